@@ -1,0 +1,80 @@
+# weft: `make` builds ./weft and the libraries, `make demo` answers a prompt with a real model,
+# `make check` runs every test that needs no GPU, `make help` lists the rest.
+
+CC      ?= gcc
+SAN     ?=
+PREFIX  ?= /usr/local
+CUDA    ?= $(firstword $(wildcard /usr/local/cuda) $(CUDA_HOME))
+B       := build$(if $(SAN),-san)
+
+WARN    := -Wall -Wextra -Wshadow -Wmissing-prototypes
+CFLAGS  ?= -O2 -g
+override CFLAGS += -std=c11 -D_GNU_SOURCE -I. -I$B -fPIC -fno-math-errno -ffp-contract=off -pthread $(WARN) -MMD -MP \
+           $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -DWF_SANITIZE) $(if $(RELEASE),-DNDEBUG)
+
+# Small libraries go in statically where Debian ships the archive, so the binary runs elsewhere.
+LIBDIR  := $(shell $(CC) -print-multiarch 2>/dev/null)
+archive  = $(if $(wildcard /usr/lib/$(LIBDIR)/lib$1.a),-l:lib$1.a,-l$1)
+LIBS    := $(call archive,jansson) $(call archive,pcre2-8) $(call archive,utf8proc) -lm -ldl -lpthread
+EDIT    := $(call archive,edit) $(call archive,bsd) $(call archive,md) $(call archive,tinfo)
+
+SIMD    := $(wildcard backends/cpu/simd/*.c)
+SRC     := $(wildcard graph/*.c ops/*.c backends/*.c backends/cpu/*.c backends/cuda/*.c \
+             models/*.c models/arch/*.c models/files/*.c models/text/*.c models/engine/*.c)
+TOOLS   := $(filter-out tools/embed.c,$(wildcard tools/*.c))
+CUH     := $(wildcard backends/cuda/*.cuh)
+OBJ     := $(SRC:%.c=$B/%.o) $(foreach i,avx512 avx2 plain,$(SIMD:%.c=$B/%.$i.o)) $B/embedded.o
+UNITS   := $(patsubst tests/unit/%.c,$B/tests/%,$(wildcard tests/unit/*.c))
+FUZZERS := $(patsubst tests/fuzz/%.c,$B/fuzz/%,$(wildcard tests/fuzz/*.c))
+
+ISA_avx512 := -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512bf16 -mfma -mf16c -mprefer-vector-width=512
+ISA_avx2   := -O3 -mavx2 -mfma -mf16c
+ISA_plain  := -O3
+
+all: weft $B/libweft.a $B/libweft.so
+
+weft: $(TOOLS:%.c=$B/%.o) $B/libweft.a
+	$(CC) $(CFLAGS) $(LDFLAGS) -rdynamic -o $@ $(TOOLS:%.c=$B/%.o) -Wl,--whole-archive $B/libweft.a -Wl,--no-whole-archive $(LIBS) $(EDIT)
+
+$B/libweft.a: $(OBJ)
+	@rm -f $@ && ar rcs $@ $^
+
+$B/libweft.so: $(OBJ)
+	@printf '{ global: wf_*; local: *; };\n' > $B/exports
+	$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,--version-script=$B/exports -Wl,-soname,libweft.so.0 -o $@ $^ $(LIBS)
+
+$B/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(if $(CUDA),-I$(CUDA)/include -DWF_CUDA) -c -o $@ $<
+
+define isa
+$B/%.$1.o: %.c
+	@mkdir -p $$(@D)
+	$$(CC) $$(CFLAGS) $(ISA_$1) -ffp-contract=fast -DISA=$1 -DISA_$1 -c -o $$@ $$<
+endef
+$(foreach i,avx512 avx2 plain,$(eval $(call isa,$i)))
+
+$B/embed: tools/embed.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -o $@ $<
+
+$B/embedded.c: $B/embed $(CUH)
+	$B/embed $(CUH) > $@
+
+$B/embedded.o: $B/embedded.c
+	$(CC) $(CFLAGS) -Wno-overlength-strings -c -o $@ $<
+
+$B/tests/%: tests/unit/%.c $B/libweft.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -Itests $(LDFLAGS) -rdynamic -o $@ $< $B/libweft.a $(LIBS) -lcmocka
+
+fuzz: $(FUZZERS)
+$B/fuzz/%: tests/fuzz/%.c $(SRC)
+	@mkdir -p $(@D)
+	clang -O1 -g -std=c11 -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -o $@ $< $(FUZZ_$*) $(LIBS)
+
+clean:
+	rm -rf build build-san weft
+
+.PHONY: all clean fuzz
+-include $(shell find $B -name '*.d' 2>/dev/null)

@@ -1,0 +1,219 @@
+/* model.h - model files, text and architectures: from a path to a graph, tokens and a conversation.
+ *
+ * A family is one file in arch/ and one row in model.c; files/ reads Hugging Face directories and
+ * GGUF; text/ turns text into ids and back and renders chat templates; engine/ runs sequences.
+ * Every file is hostile: sizes by checked arithmetic, every number has a range, errors return. */
+#ifndef WF_MODEL_H
+#define WF_MODEL_H
+
+#include "graph/graph.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct wf_model wf_model;
+typedef struct wf_arch wf_arch;
+typedef struct wf_config wf_config;
+typedef struct wf_tokenizer wf_tokenizer;
+typedef struct wf_template wf_template;
+typedef struct gguf gguf;
+typedef struct safetensors safetensors;
+
+/* ---- files/map.c: a whole file in memory, read-only, until the arena's owner unmaps it ------- */
+
+struct file_map { const uint8_t *data; size_t bytes; };
+int  file_map(wf_error *, const char *path, struct file_map *);     /* mmap; -1 with path and reason */
+void file_unmap(struct file_map *);
+/* A whole small file, NUL-terminated, at most `limit` bytes. */
+char *file_read(wf_arena *, wf_error *, const char *path, size_t limit, size_t *bytes);
+
+/* ---- files/gguf.c: GGUF v2 and v3 ------------------------------------------------------------ */
+
+enum gguf_type { GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL,
+	GGUF_STRING, GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64, GGUF_NTYPE };
+
+struct gguf_str { const char *s; size_t len; };      /* not NUL-terminated */
+
+struct gguf_array {
+	enum gguf_type type;                  /* of the elements */
+	size_t n;
+	const uint8_t *data;                  /* little-endian elements; NULL for strings */
+	const struct gguf_str *str;           /* strings: n of them */
+};
+
+gguf *gguf_parse(wf_arena *, wf_error *, const uint8_t *data, size_t bytes);  /* keeps pointers into data */
+bool  gguf_has(const gguf *, const char *key);
+/* true and *out set when the key is there and its value fits; a wrong type or range is an error */
+bool  gguf_int(const gguf *, wf_error *, const char *key, int64_t *out);
+bool  gguf_float(const gguf *, wf_error *, const char *key, double *out);
+bool  gguf_bool(const gguf *, wf_error *, const char *key, bool *out);
+bool  gguf_string(const gguf *, wf_error *, const char *key, struct gguf_str *out);
+bool  gguf_array(const gguf *, wf_error *, const char *key, enum gguf_type, struct gguf_array *out);
+int   gguf_array_int(const struct gguf_array *, size_t i, int64_t *out);       /* any integer type */
+size_t gguf_ntensor(const gguf *);
+const char *gguf_tensor(const gguf *, size_t i, struct wf_blob *);             /* its name */
+bool  gguf_find(const gguf *, const char *name, struct wf_blob *);             /* dims outermost first */
+
+/* ---- files/safetensors.c ---------------------------------------------------------------------- */
+
+safetensors *safetensors_parse(wf_arena *, wf_error *, const uint8_t *data, size_t bytes);
+size_t safetensors_ntensor(const safetensors *);
+const char *safetensors_tensor(const safetensors *, size_t i, struct wf_blob *);
+bool   safetensors_find(const safetensors *, const char *name, struct wf_blob *);
+
+/* ---- files/config.c: hyper-parameters, from config.json or GGUF metadata ----------------------- */
+
+enum wf_rope_scaling { WF_ROPE_PLAIN, WF_ROPE_LINEAR, WF_ROPE_LLAMA3, WF_ROPE_YARN, WF_ROPE_LONG };
+
+/* One field per fact, 0 or NULL when the model has none.  Filled by the tables in files/config.c and
+ * the family's own rows, each with a range. */
+struct wf_config {
+	const char *arch;                     /* the family's registry name: "llama" */
+	const char *name;                     /* the model's own name, may be NULL */
+	bool gguf;                            /* read from GGUF: rows permuted, norms pre-added as GGUF does */
+	int64_t vocab, dim, nlayer, nhead, nkv, hdim, vdim, ffn, ctx;
+	int act;                              /* enum wf_activation */
+	double eps;
+	bool tied;                            /* the head is the embedding */
+	bool qkv_bias, out_bias, mlp_bias;
+	/* rope */
+	double theta, theta_local;
+	int64_t rope_dim;                     /* values of a head that are rotated */
+	enum wf_rope_scaling scaling;
+	double rope_factor, rope_low, rope_high, rope_orig_ctx, rope_beta_fast, rope_beta_slow;
+	double rope_attn_factor, rope_mscale, rope_mscale_all;
+	const double *rope_long, *rope_short; /* [rope_dim / 2] */
+	/* attention */
+	int64_t window;                       /* sliding window in tokens, 0 none */
+	const uint8_t *sliding;               /* [nlayer] 1: this layer uses the window; NULL: all do */
+	double attn_scale;                    /* 0: 1/sqrt(hdim) */
+	double attn_softcap, final_softcap;
+	double embed_scale, residual_scale, logit_scale;
+	bool alibi, parallel_residual, new_decoder, qk_norm, post_norm_residual;
+	/* experts */
+	int64_t nexpert, nexpert_used, expert_ffn, nexpert_shared, nexpert_group, ngroup_used, first_dense;
+	double expert_scale;
+	bool expert_norm, expert_sigmoid;
+	double glu_limit, glu_alpha;
+	/* latent attention */
+	int64_t q_rank, kv_rank, nope_dim;
+	/* special tokens as the config states them; -1 none */
+	int32_t bos, eos[8], pad;
+	int neos;
+	wf_dtype dtype;                       /* of most weights */
+};
+
+enum wf_activation { WF_SILU, WF_GELU, WF_GELU_TANH, WF_RELU, WF_QUICK_GELU };
+
+/* ---- arch/, model.c: families ------------------------------------------------------------------ */
+
+/* canonical (GGUF) name to file name; %d is the layer, written once in each */
+struct wf_name { const char *canonical, *hf; };
+
+/* A family's own hyper-parameter: where each layout keeps it and into which double/int64 it goes. */
+struct wf_key {
+	const char *hf, *gguf;                /* "sliding_window"; "attention.sliding_window" after "ARCH." */
+	size_t field;                         /* offsetof(wf_config, ...) */
+	char type;                            /* 'i' int64, 'f' double, 'b' bool */
+	double min, max, absent;              /* range, value when absent (NaN: required) */
+};
+
+struct wf_arch {
+	const char *name;                     /* "llama" */
+	const char *const *hf;                /* model_type values, NULL at the end */
+	const char *const *gguf;              /* general.architecture values, NULL at the end */
+	const struct wf_key *keys;            /* beyond the common ones, {0} at the end */
+	const struct wf_name *names;          /* HF tensor names, {0} at the end */
+	/* last word over the config once keys are read (derived values, consistency); may be NULL */
+	int (*finish)(wf_config *, wf_error *);
+	void (*build)(wf_graph *, const wf_config *);
+};
+
+const wf_arch *wf_arch_find(const char *name);        /* by registry name, model_type or GGUF name */
+const wf_arch *wf_arch_load(wf_error *, const char *so_path);   /* ./my_arch.so exporting wf_arch_NAME */
+extern const wf_arch *const wf_archs[];               /* NULL at the end */
+
+int config_from_gguf(wf_arena *, wf_error *, const gguf *, const wf_arch *, wf_config *);
+int config_from_json(wf_arena *, wf_error *, const char *json, size_t bytes, const wf_arch *only, wf_config *, const wf_arch **);
+
+/* A model on disk: a GGUF file, a Hugging Face directory, or a config.json alone (no weights). */
+struct wf_model {
+	wf_arena *arena;
+	wf_config config;
+	const wf_arch *arch;
+	const wf_weights *weights;            /* NULL for a bare config.json */
+	const wf_tokenizer *tokenizer;        /* NULL when the files hold none */
+	const char *chat_template;            /* Jinja source from the files; NULL when none */
+	const char *path;
+	int64_t weight_bytes;                 /* of all tensors in the files */
+};
+
+enum { WF_OPEN_VOCAB_ONLY = 1 };              /* tokenizer and metadata; no architecture needed */
+wf_model *wf_model_open(wf_error *, const char *path, const wf_arch *arch, int flags);   /* NULL after wf_fail */
+void      wf_model_close(wf_model *);
+wf_graph *wf_model_graph(const wf_model *, wf_arena *, wf_error *);    /* runs the builder */
+
+/* ---- text/: tokenizers --------------------------------------------------------------------------- */
+
+wf_tokenizer *tokenizer_from_gguf(wf_arena *, wf_error *, const gguf *);
+/* tokenizer.json, else tokenizer.model (SentencePiece), with tokenizer_config.json and
+ * special_tokens_map.json when there; *out NULL and 0 when the directory has neither. */
+int tokenizer_from_dir(wf_arena *, wf_error *, const char *dir, wf_tokenizer **out);
+wf_tokenizer *tokenizer_from_json(wf_arena *, wf_error *, const char *json, size_t len, const char *config_json, size_t config_len);
+wf_tokenizer *tokenizer_from_spm(wf_arena *, wf_error *, const uint8_t *data, size_t len);
+void tokenizer_close(wf_tokenizer *);                 /* what is not in the arena (compiled patterns) */
+
+enum {
+	WF_TOK_BOS = 1,                       /* add BOS/EOS as the model's own tokenizer would */
+	WF_TOK_SPECIAL = 2                    /* special tokens in the text are parsed (templates); else plain text */
+};
+/* Ids in a malloc'd array the caller frees.  Any bytes are accepted.  -1 after wf_fail. */
+int  wf_tokenize(const wf_tokenizer *, wf_error *, const char *text, size_t len, int flags, int32_t **ids, size_t *n);
+int64_t wf_vocab_size(const wf_tokenizer *);
+int32_t wf_token_bos(const wf_tokenizer *);           /* -1 none */
+bool wf_token_is_eog(const wf_tokenizer *, int32_t id);   /* ends a generation: eos, eot, eom */
+int32_t wf_token_find(const wf_tokenizer *, const char *piece);        /* exact piece or special, -1 */
+const char *wf_token_piece(const wf_tokenizer *, int32_t id, size_t *len);  /* as the vocabulary writes it; NULL out of range */
+
+/* Streaming decode: never splits a UTF-8 character. */
+struct wf_decoder { const wf_tokenizer *tok; char held[8]; int nheld; bool started, special; };
+void   wf_decoder_init(struct wf_decoder *, const wf_tokenizer *, bool special);  /* special: show special tokens */
+/* Bytes of the next id that are complete characters, appended at buf (cap at least wf_decoder_cap()). */
+size_t wf_decoder_push(struct wf_decoder *, int32_t id, char *buf);
+size_t wf_decoder_flush(struct wf_decoder *, char *buf);     /* what is held, invalid bytes as U+FFFD */
+size_t wf_decoder_cap(const wf_tokenizer *);
+
+/* ---- text/: chat templates ------------------------------------------------------------------------ */
+
+struct wf_message { const char *role, *content; };
+
+/* Compile a Jinja template (a bounded subset: limits on steps, depth and output). */
+wf_template *wf_template_parse(wf_arena *, wf_error *, const char *source, size_t len);
+const char  *wf_template_builtin(const char *name);   /* "llama2", "llama3", "chatml", "zephyr"...: Jinja source, NULL */
+const char  *wf_template_guess(const wf_tokenizer *); /* a built-in's name by the special tokens there are, NULL */
+/* The prompt's text, malloc'd; *len without the NUL.  NULL after wf_fail (raise_exception, limits). */
+char *wf_template_render(const wf_template *, wf_error *, const struct wf_message *, int n,
+		bool generation_prompt, const char *bos, const char *eos, size_t *len);
+
+/* ---- engine/: sequences and sampling ---------------------------------------------------------------- */
+
+struct wf_sampling {
+	double temp, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty;
+	int top_k, repeat_last_n;
+	uint64_t seed;
+};
+
+#define WF_SAMPLING_DEFAULT {.temp = 0.8, .top_p = 0.95, .min_p = 0.05, .repeat_penalty = 1.0, \
+	.top_k = 40, .repeat_last_n = 64, .seed = 0}
+
+typedef struct wf_sampler wf_sampler;
+wf_sampler *wf_sampler_new(wf_error *, const struct wf_sampling *, int64_t vocab);
+void    wf_sampler_free(wf_sampler *);
+void    wf_sampler_accept(wf_sampler *, int32_t id);  /* a token that now stands in the text */
+int32_t wf_sampler_pick(wf_sampler *, const float *logits);   /* [vocab]; greedy when temp <= 0 */
+
+#ifdef __cplusplus
+}
+#endif
+#endif
