@@ -78,6 +78,10 @@ struct wf_dtype_info {
 
 extern const struct wf_dtype_info wf_dtypes[WF_NDTYPE];
 
+typedef void quant_decode(float *out, const void *in, int64_t n);
+quant_decode quant_q4_0, quant_q4_1, quant_q5_0, quant_q5_1, quant_q8_0, quant_q2_k, quant_q3_k,
+	quant_q4_k, quant_q5_k, quant_q6_k, quant_iq4_nl, quant_iq4_xs;
+
 int      wf_dtype_find(const char *name);           /* -1 when unknown */
 int      wf_dtype_from_gguf(uint32_t type);         /* -1 when unknown */
 size_t   wf_row_bytes(wf_dtype, int64_t n);         /* bytes of a row of n values; n a multiple of block */
@@ -121,7 +125,8 @@ enum {
  * in[0] and its other operands whole (a weight of n values, positions, frequencies). */
 struct wf_span {
 	float *out;                       /* [n] */
-	const float *in[WF_MAXIN];        /* i32 operands are cast by the op */
+	const float *in[WF_MAXIN];        /* i32 operands are cast by the op; absent ones are NULL */
+	int64_t length[WF_MAXIN];         /* ROW: values of each operand past the first */
 	const double *attr;
 	int64_t n;                        /* values in this span or row */
 	int64_t row;                      /* ROW: which row of the whole tensor */
@@ -140,12 +145,14 @@ struct wf_op {
 	wf_kind kind;
 	int nin;                          /* operands required */
 	int nopt;                         /* operands that may follow */
-	const char *attr;                 /* "eps" or "start n": names, each may carry "=default" */
+	/* "eps" or "start n=1": names, each may carry a default.  One that ends in @ (layer@) is an
+	 * address: kernels that differ only there are the same kernel. */
+	const char *attr;
 	int (*shape)(wf_graph *, wf_tensor *out);        /* sets dims and dtype; -1 after wf_fail */
 	void (*eval)(wf_tensor *out);     /* the definition: naive, f32, double accumulators */
 	void (*span)(const struct wf_span *);            /* MAP and ROW: the fast loop; others NULL */
-	/* MOVE over whole rows (everything but the last dim flattened): row r of out is row *src of
-	 * in[return value].  Used by eval, by load-time layout and by the verifier.  NULL otherwise. */
+	/* MOVE along dimension 0: entry r of out is entry *src of in[return value].  Used by eval and,
+	 * on raw bytes, by load-time layout.  NULL otherwise. */
 	int (*source_row)(const wf_tensor *out, int64_t r, int64_t *src);
 	bool view;                        /* MOVE: out is in[0] under another shape, same bytes */
 	bool state;                       /* writes the KV cache: never shared, never dropped */
@@ -192,6 +199,8 @@ struct wf_graph {
 	const char *name;                 /* the architecture */
 	const char *scope;
 	int64_t bound[3];                 /* current values of T, S, R: see wf_size() */
+	wf_dtype kvtype;                  /* dtype of cached keys and values */
+	const struct wf_kv *kv;           /* bound while graph_eval() runs */
 	wf_tensor **table;                /* hash-consing, size a power of two */
 	int ntable;
 	wf_tensor dummy;
@@ -212,6 +221,8 @@ int64_t    wf_nelem(const wf_tensor *);
 int64_t    wf_last(const wf_tensor *);              /* the last dimension, never symbolic */
 int64_t    wf_rows(const wf_tensor *);              /* wf_nelem / wf_last */
 int        wf_attr_index(const wf_op *, const char *name);             /* -1 when it has none */
+struct wf_attr_info { const char *name; size_t len; bool address, has_absent; double absent; };
+int        wf_attr_info(const wf_op *, int k, struct wf_attr_info *);  /* -1 past the last */
 const wf_op *wf_op_find(const wf_op *const *ops, const char *name);    /* NULL when unknown */
 void       graph_sweep(wf_graph *);                 /* drop what no output needs, renumber */
 wf_tensor *graph_copy(wf_graph *, const wf_tensor *like, wf_tensor *const *in); /* same op over other operands */
@@ -222,8 +233,9 @@ struct wf_blob {
 	wf_dtype dtype;
 	int ndim;
 	int64_t dim[WF_MAXDIM];           /* outermost first, also for GGUF */
-	const void *data;                 /* in the mapped file */
+	const void *data;                 /* in the mapped file, at any address: no alignment is promised */
 	size_t bytes;
+	const char *type;                 /* dtype WF_NDTYPE: the file's name for a type nothing here reads */
 };
 
 struct wf_weights {
@@ -247,11 +259,25 @@ int plan_verify(const wf_plan *);                   /* each node in one kernel, 
 
 /* ---- eval.c: the definition of a whole graph ----------------------------------------------- */
 
-/* Evaluate every node with op->eval.  Inputs and weights must have ->data; the rest is allocated
- * in `scratch`.  KV state comes from `batch` and `kv` (see slab.c). */
-int graph_eval(wf_graph *, wf_arena *scratch, const wf_batch *, wf_slab *);
-/* The f32 value of a constant node (weights, literals and what is computed from them). */
+/* The cache as eval sees it: pages in host memory. */
+struct wf_kv {
+	const wf_slab *slab;
+	uint8_t *const *base;                 /* [nclass] */
+	const wf_batch *batch;
+};
+
+/* Evaluate every node with op->eval.  Inputs must have ->data; weights are decoded from their file;
+ * the rest is allocated in `scratch`.  T, S and R come from g->bound. */
+int graph_eval(wf_graph *, wf_arena *scratch, const struct wf_kv *);
+/* A constant node's value: f32 in t->data, allocated in `scratch`. */
 int graph_constant(wf_tensor *, wf_arena *scratch);
+/* A constant node's value in its own dtype, dense rows; points into the file where it can. */
+int graph_constant_bytes(wf_tensor *, wf_arena *scratch, struct wf_blob *out);
+/* Where head h of token `pos` of sequence s lies for a cache node: keys, or values when v. */
+void *kv_at(const struct wf_kv *, const wf_tensor *cache, int s, int64_t pos, int h, bool v);
+int  kv_seq_of(const wf_batch *, int token);        /* the sequence a token of the batch belongs to */
+/* Class and index within the class of a cache node's layer. */
+int  kv_find(const wf_slab *, const wf_tensor *cache, int *layer_index);
 
 /* ---- plan.c: the list of passes ------------------------------------------------------------ */
 

@@ -1,0 +1,147 @@
+/* ops.h - the vocabulary.  One row per op: its name and its signature.
+ * The row declares both the builder a model calls and the op itself; ops.c includes the same rows
+ * to build the table.  An op's file holds its doc, shape rule, definition, cost, CUDA text and tests. */
+#ifndef WF_OPS_H
+#define WF_OPS_H
+
+#include "graph/graph.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { WF_ROPE_HALVES, WF_ROPE_PAIRS };       /* (i, i + n/2) as in GPT-NeoX, or (2i, 2i + 1) as in GPT-J */
+
+/* Rotary frequencies: theta^(-2i/n), scaled as the type says (0 where the type has no such term). */
+struct wf_rope_freqs {
+	int type;                             /* 0 plain, 1 linear, 2 llama3, 3 yarn: enum wf_rope_scaling */
+	double theta, factor, low, high, orig_ctx;
+};
+
+struct wf_attention {
+	double scale;                         /* of q k^T; 0: 1/sqrt(key dim) */
+	int window;                           /* sees this many tokens, itself included; 0 all */
+	double softcap;                       /* c tanh(s / c); 0 none */
+	double alibi;                         /* max bias (8 in Bloom); 0 none */
+	wf_tensor *sinks;                     /* [heads] logits that take weight and give no value; NULL */
+};
+
+#define OPS(OP) \
+	OP(add,      (wf_graph *g, wf_tensor *a, wf_tensor *b)) \
+	OP(mul,      (wf_graph *g, wf_tensor *a, wf_tensor *b)) \
+	OP(div,      (wf_graph *g, wf_tensor *a, wf_tensor *b)) \
+	OP(scale,    (wf_graph *g, wf_tensor *x, double by)) \
+	OP(silu,     (wf_graph *g, wf_tensor *x)) \
+	OP(gelu,     (wf_graph *g, wf_tensor *x)) \
+	OP(gelu_tanh,(wf_graph *g, wf_tensor *x)) \
+	OP(relu,     (wf_graph *g, wf_tensor *x)) \
+	OP(softcap,  (wf_graph *g, wf_tensor *x, double cap)) \
+	OP(rmsnorm,  (wf_graph *g, wf_tensor *x, wf_tensor *w, double eps)) \
+	OP(layernorm,(wf_graph *g, wf_tensor *x, wf_tensor *w, wf_tensor *b, double eps)) \
+	OP(rope,     (wf_graph *g, wf_tensor *x, wf_tensor *pos, wf_tensor *freqs, int pairs, double mscale)) \
+	OP(rope_freqs,(wf_graph *g, int n, const struct wf_rope_freqs *)) \
+	OP(matmul,   (wf_graph *g, wf_tensor *w, wf_tensor *x)) \
+	OP(cache,    (wf_graph *g, wf_tensor *k, wf_tensor *v, wf_tensor *pos, int layer, int window)) \
+	OP(attend,   (wf_graph *g, wf_tensor *q, wf_tensor *kv, wf_tensor *pos, const struct wf_attention *)) \
+	OP(take,     (wf_graph *g, wf_tensor *table, wf_tensor *ids)) \
+	OP(heads,    (wf_graph *g, wf_tensor *x, int64_t n)) \
+	OP(merge,    (wf_graph *g, wf_tensor *x)) \
+	OP(cols,     (wf_graph *g, wf_tensor *x, int64_t start, int64_t n)) \
+	OP(lane,     (wf_graph *g, wf_tensor *x, int of, int at, int block)) \
+	OP(part,     (wf_graph *g, wf_tensor *w, int64_t start, int64_t n)) \
+	OP(cat,      (wf_graph *g, wf_tensor *const *w, int n)) \
+	OP(weave,    (wf_graph *g, wf_tensor *a, wf_tensor *b, int block)) \
+	OP(repack,   (wf_graph *g, wf_tensor *w, int layout))
+
+#define OP(name, sig) extern const wf_op wf_op_##name; wf_tensor *wf_##name sig;
+OPS(OP)
+#undef OP
+
+extern const wf_op *const wf_ops[];           /* every row, NULL at the end */
+extern const struct wf_rule wf_rules[];       /* rules.c: the algebra, {0} at the end */
+
+/* ---- ops.c: shape rules and costs that several ops share ---- */
+int  same_shape(wf_graph *, wf_tensor *out);          /* MAP: in[0]'s; others equal it or its trailing dims */
+int  row_weight_shape(wf_graph *, wf_tensor *out);    /* ROW: in[1], in[2] are vectors of a row's length */
+struct wf_cost map_cost(const wf_tensor *out);        /* reads operands once, writes once */
+struct wf_cost no_cost(const wf_tensor *out);
+int  layout_shape(wf_graph *, wf_tensor *out);        /* MOVE of rows: types agree; dim 0 is the op's to set */
+void rows_eval(wf_tensor *out);                       /* MOVE with a source_row */
+double wf_alibi_slope(double bias, int head, int nhead);  /* attend.c: head by its number in the whole model */
+const float *map_operand(const wf_tensor *out, int k, int64_t *period);
+
+/* The fast loop of an op is compiled for what the CPU has. */
+#if defined __x86_64__ && defined __GNUC__ && !defined WF_SANITIZE && !defined __SANITIZE_ADDRESS__ && !defined __clang__
+#define WF_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define WF_CLONES
+#endif
+
+/* An elementwise op is one expression.  It is compiled here as the reference (one call per value)
+ * and as the fast loop, and handed to NVRTC as text, so the three cannot disagree. */
+#define MAP1_ATTR(name, attributes, expr) \
+	static float name##_of(const double *attr, float x) { attributes; (void)attr; return expr; } \
+	static void name##_eval(wf_tensor *t) \
+	{ \
+		const float *a = t->in[0]->data; \
+		float *o = t->data; \
+		for (int64_t i = 0; i < wf_nelem(t); i++) \
+			o[i] = name##_of(t->attr, a[i]); \
+	} \
+	WF_CLONES static void name##_span(const struct wf_span *s) \
+	{ \
+		const double *attr = s->attr; \
+		const float *a = s->in[0]; \
+		float *o = s->out; \
+		attributes; (void)attr; \
+		for (int64_t i = 0; i < s->n; i++) { \
+			float x = a[i]; \
+			o[i] = expr; \
+		} \
+	} \
+	static const char name##_cuda[] = "__device__ float " #name "(float x) { return " #expr "; }\n";
+
+#define MAP1(name, expr) MAP1_ATTR(name, (void)0, expr)
+
+#define MAP2(name, expr) \
+	static float name##_of(float x, float y) { return expr; } \
+	static void name##_eval(wf_tensor *t) \
+	{ \
+		int64_t period; \
+		const float *a = t->in[0]->data, *b = map_operand(t, 1, &period); \
+		float *o = t->data; \
+		for (int64_t i = 0; i < wf_nelem(t); i++) \
+			o[i] = name##_of(a[i], b[i % period]); \
+	} \
+	WF_CLONES static void name##_span(const struct wf_span *s) \
+	{ \
+		const float *a = s->in[0], *b = s->in[1]; \
+		float *o = s->out; \
+		for (int64_t i = 0; i < s->n; i++) { \
+			float x = a[i], y = b[i]; \
+			o[i] = expr; \
+		} \
+	} \
+	static const char name##_cuda[] = "__device__ float " #name "(float x, float y) { return " #expr "; }\n";
+
+/* What an elementwise op's row holds beside its tests. */
+#define MAP_FIELDS(opname) \
+	.name = #opname, .kind = WF_MAP, .shape = same_shape, .eval = opname##_eval, .span = opname##_span, \
+	.cuda = opname##_cuda, .cost = map_cost
+
+#define TESTS(...) (const char *const[]){__VA_ARGS__, NULL}
+
+/* Scalar mathematics the compiler may vectorise (glibc's libmvec). */
+#if defined __x86_64__ && defined __GNUC__ && !defined __clang__ && defined __OPTIMIZE__ && !defined WF_SANITIZE
+#include <math.h>
+__attribute__((simd("notinbranch"), const, nothrow)) float expf(float);
+__attribute__((simd("notinbranch"), const, nothrow)) float tanhf(float);
+__attribute__((simd("notinbranch"), const, nothrow)) float erff(float);
+#else
+#include <math.h>
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+#endif
