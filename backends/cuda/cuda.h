@@ -1,0 +1,167 @@
+/* cuda.h - NVIDIA GPUs: libraries opened by name, kernels compiled by NVRTC, a step as one CUDA graph.
+ *
+ * The toolkit's headers give types at build time (WF_CUDA); its libraries are found at run time, so
+ * one binary runs with and without a GPU.  Without the headers only the reports are left. */
+#ifndef WF_CUDA_H
+#define WF_CUDA_H
+
+#include "backends/backend.h"
+
+/* ---- driver.c: what is on this machine ------------------------------------------------------- */
+
+struct cuda_library {
+	const char *name;                     /* "driver", "NVRTC", "cuBLASLt", "NCCL" */
+	const char *without;                  /* what its absence costs */
+	bool found;
+	char path[256], version[32];          /* when found */
+	char problem[512];                    /* when not */
+};
+
+struct cuda_gpu {
+	char name[96];
+	int ordinal, major, minor;            /* compute capability */
+	int sms, smem_block, smem_sm, regs_sm, l2_bytes;
+	int read_mhz, read_bits;              /* memory clock and bus width: its rated bandwidth; 0 unknown */
+	int64_t memory, free;                 /* bytes */
+	char arch[16];                        /* NVRTC's name for it: sm_90a */
+};
+
+enum { CUDA_NLIB = 4, CUDA_MAXGPU = 16 };
+
+struct cuda_report {
+	bool toolkit;                         /* built with the toolkit's headers */
+	struct cuda_library lib[CUDA_NLIB];
+	int ngpu;
+	struct cuda_gpu gpu[CUDA_MAXGPU];
+	char problem[512];                    /* why ngpu is 0 though the driver is there */
+};
+
+/* A toolkit's folder to look in first (its lib64 and lib); tools pass $CUDA_HOME. */
+void cuda_set_home(const char *dir);
+/* Never fails: what could not be found is in the report. */
+void cuda_devices(struct cuda_report *);
+
+/* ---- cache.c: compiled kernels by content ----------------------------------------------------- */
+
+struct cuda_cache;                            /* an open folder */
+
+/* Makes the folder, mode 0700, parents too.  One that others own or may write is refused. */
+struct cuda_cache *cache_open(wf_error *, const char *dir);
+void  cache_close(struct cuda_cache *);
+const char *cache_path(const struct cuda_cache *);
+
+struct cuda_key { char hex[33]; };            /* XXH3-128 of everything that decides the machine code */
+
+/* A key's lock, held while its kernel is compiled: of many processes one compiles, the others wait.
+ * Also writes NAME-KEY.cu, the page a person reads.  Returns a descriptor to close, -1 without a lock
+ * (then work may be done twice, never wrongly). */
+int   cache_lock(struct cuda_cache *, const char *name, const struct cuda_key *, const char *source);
+/* malloc'd cubin and compiler log (may be ""), or NULL: not there, or damaged (*damaged set). */
+void *cache_load(struct cuda_cache *, const char *name, const struct cuda_key *, size_t *bytes, char **log,
+		bool *damaged);
+/* -1 when it could not be written; the cache is then as before. */
+int   cache_save(struct cuda_cache *, const char *name, const struct cuda_key *, const void *cubin,
+		size_t bytes, const char *log);
+
+/* ---- nvrtc.c: source to cubin ------------------------------------------------------------------- */
+
+struct cuda_usage { int registers, stack, spill_bytes, smem; };        /* the worst of a program's kernels */
+
+struct cuda_program {
+	const char *name;                     /* letters, digits, _ and -: the page's file name */
+	const char *source;                   /* may #include the embedded .cuh by name */
+	double weight;                        /* expected compile time, any unit: heavy ones start first */
+	void *cubin;                          /* result: malloc'd, with its size */
+	size_t bytes;
+	char *log;                            /* result: malloc'd, the compiler's words */
+	struct cuda_usage usage;              /* result */
+	bool cached;                          /* result: from the cache */
+};
+
+struct cuda_build_opt {
+	const char *arch;                     /* sm_80, sm_90a, sm_120 */
+	struct cuda_cache *cache;             /* NULL: none */
+	int threads;                          /* 0: all cores */
+	bool lineinfo;                        /* for debuggers and profilers */
+};
+
+struct cuda_build_stats { int compiled, cached, damaged, unsaved; double seconds; };
+
+/* Compile all programs, in parallel; -1 with the compiler's first errors and the page's path. */
+int  nvrtc_build(wf_error *, const struct cuda_build_opt *, struct cuda_program *, int n,
+		struct cuda_build_stats *);
+void nvrtc_free(struct cuda_program *, int n);      /* what nvrtc_build left in them */
+int  nvrtc_key(wf_error *, const struct cuda_build_opt *, const char *source, struct cuda_key *);
+
+/* ---- the libraries' entry points --------------------------------------------------------------- */
+
+#ifdef WF_CUDA
+#include <cuda.h>
+#include <nvrtc.h>
+#include <cublasLt.h>
+#if __has_include(<nccl.h>)
+#define WF_NCCL
+#include <nccl.h>
+#endif
+
+/* The first version takes the same arguments and is in every driver. */
+#undef cuEventElapsedTime
+CUresult CUDAAPI cuEventElapsedTime(float *ms, CUevent start, CUevent end);
+
+/* One row per entry point.  The toolkit's headers rename some (cuMemAlloc is cuMemAlloc_v2): member
+ * and looked-up name follow the header, so type and code always belong together. */
+#define CUDA_DRIVER(X) \
+	X(cuInit) X(cuDriverGetVersion) X(cuGetErrorString) X(cuGetErrorName) \
+	X(cuDeviceGetCount) X(cuDeviceGet) X(cuDeviceGetName) X(cuDeviceTotalMem) X(cuDeviceGetAttribute) \
+	X(cuDevicePrimaryCtxRetain) X(cuDevicePrimaryCtxRelease) X(cuCtxSetCurrent) X(cuCtxSynchronize) \
+	X(cuMemGetInfo) X(cuMemAlloc) X(cuMemFree) X(cuMemHostAlloc) X(cuMemFreeHost) \
+	X(cuMemHostGetDevicePointer) X(cuMemcpyHtoDAsync) X(cuMemcpyDtoHAsync) X(cuMemcpyDtoDAsync) \
+	X(cuMemsetD8Async) X(cuMemsetD32Async) \
+	X(cuStreamCreate) X(cuStreamDestroy) X(cuStreamSynchronize) X(cuStreamWaitEvent) \
+	X(cuStreamBeginCapture) X(cuStreamEndCapture) \
+	X(cuEventCreate) X(cuEventDestroy) X(cuEventRecord) X(cuEventQuery) X(cuEventSynchronize) \
+	X(cuEventElapsedTime) \
+	X(cuModuleLoadData) X(cuModuleUnload) X(cuModuleGetFunction) \
+	X(cuFuncGetAttribute) X(cuFuncSetAttribute) X(cuLaunchKernelEx) \
+	X(cuGraphInstantiate) X(cuGraphExecDestroy) X(cuGraphDestroy) X(cuGraphUpload) X(cuGraphLaunch)
+
+#define CUDA_NVRTC(X) \
+	X(nvrtcVersion) X(nvrtcGetErrorString) X(nvrtcCreateProgram) X(nvrtcDestroyProgram) \
+	X(nvrtcCompileProgram) X(nvrtcGetCUBINSize) X(nvrtcGetCUBIN) X(nvrtcGetProgramLogSize) \
+	X(nvrtcGetProgramLog)
+
+#define CUDA_BLAS(X) \
+	X(cublasLtGetVersion) X(cublasLtGetStatusString) X(cublasLtCreate) X(cublasLtDestroy) \
+	X(cublasLtMatmulDescCreate) X(cublasLtMatmulDescDestroy) X(cublasLtMatmulDescSetAttribute) \
+	X(cublasLtMatrixLayoutCreate) X(cublasLtMatrixLayoutDestroy) \
+	X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceDestroy) \
+	X(cublasLtMatmulPreferenceSetAttribute) X(cublasLtMatmulAlgoGetHeuristic) X(cublasLtMatmul)
+
+#define CUDA_NCCL(X) \
+	X(ncclGetVersion) X(ncclGetErrorString) X(ncclGetUniqueId) X(ncclCommInitRank) X(ncclCommDestroy) \
+	X(ncclCommAbort) X(ncclCommGetAsyncError) X(ncclAllReduce) X(ncclAllGather) X(ncclGroupStart) \
+	X(ncclGroupEnd)
+
+#define CUDA_MEMBER(call) __typeof__(call) *call;
+extern struct cuda_driver_calls { CUDA_DRIVER(CUDA_MEMBER) } cuda_driver;
+extern struct cuda_nvrtc_calls { CUDA_NVRTC(CUDA_MEMBER) } cuda_nvrtc;
+extern struct cuda_blas_calls { CUDA_BLAS(CUDA_MEMBER) } cuda_blas;
+#ifdef WF_NCCL
+extern struct cuda_nccl_calls { CUDA_NCCL(CUDA_MEMBER) } cuda_nccl;
+#endif
+
+/* CU(err, cuMemAlloc(&p, bytes)): 0, or -1 after wf_fail with the call and the driver's words. */
+#define CU(err, call) driver_check(err, cuda_driver.call, #call)
+
+int  driver_check(wf_error *, CUresult, const char *call);
+/* Open a library once per process and keep it; 0, or -1 with where it was looked for. */
+int  driver_open(wf_error *);                         /* and cuInit */
+int  driver_open_nvrtc(wf_error *);
+int  driver_open_blas(wf_error *);
+int  driver_open_nccl(wf_error *);
+/* Name, limits and arch of a device; free memory only with a current context. */
+int  driver_gpu(wf_error *, int ordinal, struct cuda_gpu *);
+/* The file NVRTC was loaded from, its version as major * 1000 + minor * 10. */
+const char *driver_nvrtc_file(int *version);
+#endif
+#endif
