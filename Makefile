@@ -66,7 +66,7 @@ $B/embedded.o: $B/embedded.c
 
 $B/tests/%: tests/unit/%.c $B/libweft.a
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -Itests $(LDFLAGS) -rdynamic -o $@ $< $B/libweft.a $(LIBS) -lcmocka
+	$(CC) $(CFLAGS) $(if $(CUDA),-I$(CUDA)/include -DWF_CUDA) -Itests $(LDFLAGS) -rdynamic -o $@ $< $B/libweft.a $(LIBS) -lcmocka
 
 fuzz: $(FUZZERS)
 $B/fuzz/%: tests/fuzz/%.c $(SRC)
