@@ -24,16 +24,31 @@ typedef struct safetensors safetensors;
 
 struct file_map { const uint8_t *data; size_t bytes; };
 int  file_map(wf_error *, const char *path, struct file_map *);     /* mmap; -1 with path and reason */
-void file_unmap(struct file_map *);
+int  file_copy(wf_error *, const char *path, struct file_map *);    /* read: safe from a file that shrinks later */
+void file_unmap(struct file_map *);                                 /* of both */
+bool file_exists(const char *path);                                 /* a regular file */
 /* A whole small file, NUL-terminated, at most `limit` bytes. */
 char *file_read(wf_arena *, wf_error *, const char *path, size_t limit, size_t *bytes);
+
+/* ---- files/names.c: a hash set of strings, and what a message may show of them ------------------ */
+
+struct gguf_str { const char *s; size_t len; };      /* not NUL-terminated */
+
+struct names { struct gguf_str *name; uint32_t *slot; size_t n, mask; uint64_t seed; };
+enum { NAMES_SHOW = 96 };
+
+int     names_new(wf_arena *, struct names *, size_t max);          /* -1 when out of memory */
+/* Its number, counting from 0; -1 when it was there already.  Keeps s.  At most `max` of them. */
+int64_t names_add(struct names *, const char *s, size_t len);
+int64_t names_find(const struct names *, const char *s, size_t len);   /* -1 when it is not there */
+bool    names_utf8(const char *s, size_t len);
+bool    names_plain(const char *s, size_t len);       /* UTF-8, not empty, no control characters */
+const char *names_show(char out[NAMES_SHOW], const char *s, size_t len);   /* printable, cut to fit */
 
 /* ---- files/gguf.c: GGUF v2 and v3 ------------------------------------------------------------ */
 
 enum gguf_type { GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL,
 	GGUF_STRING, GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64, GGUF_NTYPE };
-
-struct gguf_str { const char *s; size_t len; };      /* not NUL-terminated */
 
 struct gguf_array {
 	enum gguf_type type;                  /* of the elements */
@@ -49,6 +64,7 @@ bool  gguf_int(const gguf *, wf_error *, const char *key, int64_t *out);
 bool  gguf_float(const gguf *, wf_error *, const char *key, double *out);
 bool  gguf_bool(const gguf *, wf_error *, const char *key, bool *out);
 bool  gguf_string(const gguf *, wf_error *, const char *key, struct gguf_str *out);
+/* GGUF_NTYPE: of any type */
 bool  gguf_array(const gguf *, wf_error *, const char *key, enum gguf_type, struct gguf_array *out);
 int   gguf_array_int(const struct gguf_array *, size_t i, int64_t *out);       /* any integer type */
 size_t gguf_ntensor(const gguf *);
