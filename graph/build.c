@@ -290,7 +290,12 @@ bool wf_has_weight(const wf_graph *g, const char *fmt, ...)
 
 wf_tensor *wf_const(wf_graph *g, int ndim, const int64_t *dim, const float *values)
 {
-	wf_tensor t = {.op = &wf_op_const, .dtype = WF_F32, .ndim = ndim, .constant = true, .g = g};
+	return graph_literal(g, WF_F32, ndim, dim, values);
+}
+
+wf_tensor *graph_literal(wf_graph *g, wf_dtype dtype, int ndim, const int64_t *dim, const float *values)
+{
+	wf_tensor t = {.op = &wf_op_const, .dtype = dtype, .ndim = ndim, .constant = true, .g = g};
 
 	if (wf_failed(g) || check_dims(g, "const", "", ndim, dim))
 		return &g->dummy;

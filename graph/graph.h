@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -37,6 +38,7 @@ typedef struct wf_exec wf_exec;
 typedef struct wf_slab wf_slab;
 typedef struct wf_batch wf_batch;
 typedef struct wf_weights wf_weights;
+struct wf_kvclass;
 
 /* ---- error.c: the first message, kept ---------------------------------------------------- */
 
@@ -211,6 +213,7 @@ wf_tensor *wf_input(wf_graph *, const char *name, wf_dtype, int ndim, const int6
 wf_tensor *wf_weight(wf_graph *, int ndim, const int64_t *dim, const char *fmt, ...) WF_PRINTF(4, 5);
 bool       wf_has_weight(const wf_graph *, const char *fmt, ...) WF_PRINTF(2, 3);
 wf_tensor *wf_const(wf_graph *, int ndim, const int64_t *dim, const float *values);
+wf_tensor *graph_literal(wf_graph *, wf_dtype, int ndim, const int64_t *dim, const float *values);  /* f32 or i32 */
 void       wf_scope(wf_graph *, const char *fmt, ...) WF_PRINTF(2, 3);   /* label of the nodes that follow */
 void       wf_output(wf_graph *, const char *name, wf_tensor *);
 /* The one way a node is made: checks operands, runs the op's shape rule, shares equal nodes. */
@@ -243,7 +246,7 @@ struct wf_weights {
 	int (*find)(const wf_weights *, const char *name, struct wf_blob *out);
 };
 
-/* ---- text.c: print and parse --------------------------------------------------------------- */
+/* ---- text.c, parse.c: the text form ---------------------------------------------------------- */
 
 int       graph_print(const wf_graph *, FILE *);
 int       plan_print(const wf_plan *, FILE *);      /* with kernels, order and offsets as far as the plan got */
@@ -255,7 +258,7 @@ wf_tensor *text_expr(wf_graph *, const char *expr); /* "(silu [0 1 -1])": tests 
 /* ---- verify.c ------------------------------------------------------------------------------ */
 
 int graph_verify(const wf_graph *);                 /* shapes, order, sharing */
-int plan_verify(const wf_plan *);                   /* each node in one kernel, topological, no overlap */
+int plan_verify(wf_plan *);                         /* each node in one kernel, topological, no overlap */
 
 /* ---- eval.c: the definition of a whole graph ----------------------------------------------- */
 
@@ -276,6 +279,7 @@ int graph_constant_bytes(wf_tensor *, wf_arena *scratch, struct wf_blob *out);
 /* Where head h of token `pos` of sequence s lies for a cache node: keys, or values when v. */
 void *kv_at(const struct wf_kv *, const wf_tensor *cache, int s, int64_t pos, int h, bool v);
 int  kv_seq_of(const wf_batch *, int token);        /* the sequence a token of the batch belongs to */
+bool kv_fits(const struct wf_kvclass *, const wf_tensor *cache);   /* heads, dims, window and dtype agree */
 /* Class and index within the class of a cache node's layer. */
 int  kv_find(const wf_slab *, const wf_tensor *cache, int *layer_index);
 
@@ -350,6 +354,13 @@ struct wf_plan {
 
 wf_plan *wf_plan_build(wf_graph *, const struct wf_rule *, const wf_backend *, const struct wf_plan_opt *);
 int      plan_continue(wf_plan *);                  /* run the passes after plan->stage */
+wf_plan *plan_new(wf_graph *);                      /* empty, in the graph's arena; NULL after wf_fail */
+int      plan_reserve(wf_plan *, int nkernel);      /* room for values of all nodes and that many kernels */
+int      plan_add_member(wf_plan *, int kernel, wf_tensor *);
+int      plan_renumber(wf_plan *);                  /* node ids in the order of printing */
+void     plan_bounds(wf_plan *);                    /* g->bound = the upper bounds */
+bool     plan_skips(const wf_plan *, const char *pass);
+int      plan_derive(wf_plan *);                    /* from membership: in, out, stored, live ranges, costs, hashes */
 void     plan_note(wf_plan *, struct wf_note);
 const char *plan_note_text(wf_plan *, const char *fmt, ...) WF_PRINTF(2, 3);
 int rewrite_run(wf_plan *);    /* rules to a fixed point                    */
