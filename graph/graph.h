@@ -246,6 +246,19 @@ struct wf_weights {
 	int (*find)(const wf_weights *, const char *name, struct wf_blob *out);
 };
 
+/* ---- random.c: weights from a hash, for shapes without a file --------------------------------- */
+
+/* Value i of a weight is shift + scale * (2^-23 (h >> 40) - 1), h the (i+1)-th output of splitmix64
+ * seeded with XXH64(name, seed): the same to the last bit wherever it is made.  Matrices and biases
+ * have deviation 0.02 around 0, vectors called *norm.weight are 1 +- 1/16. */
+struct wf_random { uint64_t key; float scale, shift; };
+struct wf_random wf_random_of(const wf_tensor *weight, uint64_t seed);
+/* Values first .. first + n as f32, f16 or bf16. */
+void wf_random_fill(struct wf_random, int64_t first, int64_t n, wf_dtype, void *out);
+/* All weights of a built graph, in the arena; NULL after wf_fail. */
+const wf_weights *wf_random_weights(wf_graph *, wf_arena *, uint64_t seed);
+extern const char wf_random_cuda[];                 /* float wf_random_unit(key, index): the same text for NVRTC */
+
 /* ---- text.c, parse.c: the text form ---------------------------------------------------------- */
 
 int       graph_print(const wf_graph *, FILE *);
@@ -454,8 +467,10 @@ struct wf_exec_opt {
 	int threads;                          /* CPU team; 0 all cores */
 	wf_dtype compute;                     /* what products read activations as; WF_NDTYPE: the fastest that fits the weights */
 	wf_slab *slab;
-	const char *cache;                    /* CUDA: kernel cache folder */
+	const char *cache;                    /* CUDA: kernel cache folder; NULL none */
 	bool profile;
+	bool random_weights;                  /* the graph has no file: make weights of `seed` where they are needed */
+	uint64_t seed;
 };
 
 struct wf_backend {
@@ -472,12 +487,13 @@ struct wf_backend {
 	wf_exec *(*open)(const wf_backend *, wf_plan *, wf_error *, const struct wf_exec_opt *);
 };
 
-/* One step's batch: the binding set.  Sequences' tokens are adjacent and in order of position. */
+/* One step's batch: the binding set.  Sequences' tokens are adjacent and in order of position.
+ * The graph's inputs are bound by name: "tokens", "positions", "rows". */
 struct wf_batch {
 	int ntoken, nseq, nrow;
-	const int32_t *token;                 /* [ntoken] ids */
-	const int32_t *pos;                   /* [ntoken] position in its sequence */
-	const int32_t *row;                   /* [nrow] tokens whose logits are wanted */
+	const int32_t *token;                 /* [ntoken] ids: input "tokens" */
+	const int32_t *pos;                   /* [ntoken] position in its sequence: "positions" */
+	const int32_t *row;                   /* [nrow] tokens whose logits are wanted: "rows" */
 	const int32_t *seq_start;             /* [nseq + 1] first token of each sequence in this batch */
 	const int32_t *seq_len;               /* [nseq] tokens cached once this step is done */
 	const int32_t *const *page;           /* [nseq * nclass] page numbers: wf_seq_pages() */
@@ -488,6 +504,7 @@ struct wf_exec {
 	wf_plan *plan;
 	wf_error *err;
 	int  (*step)(wf_exec *, const wf_batch *);                   /* -1 after wf_fail */
+	int  (*copy_pages)(wf_exec *, const struct wf_slab_copy *, int n);
 	/* Where output `name` of the last step lies: f32 [rows, last], host memory. */
 	const float *(*output)(wf_exec *, const char *name);
 	void (*close)(wf_exec *);

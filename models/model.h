@@ -149,6 +149,7 @@ struct wf_arch {
 const wf_arch *wf_arch_find(const char *name);        /* by registry name, model_type or GGUF name */
 const wf_arch *wf_arch_load(wf_error *, const char *so_path);   /* ./my_arch.so exporting wf_arch_NAME */
 extern const wf_arch *const wf_archs[];               /* NULL at the end */
+extern const wf_arch wf_arch_llama;
 
 int config_from_gguf(wf_arena *, wf_error *, const gguf *, const wf_arch *, wf_config *);
 int config_from_json(wf_arena *, wf_error *, const char *json, size_t bytes, const wf_arch *only, wf_config *, const wf_arch **);
@@ -211,6 +212,39 @@ const char  *wf_template_guess(const wf_tokenizer *); /* a built-in's name by th
 /* The prompt's text, malloc'd; *len without the NUL.  NULL after wf_fail (raise_exception, limits). */
 char *wf_template_render(const wf_template *, wf_error *, const struct wf_message *, int n,
 		bool generation_prompt, const char *bos, const char *eos, size_t *len);
+
+/* ---- engine/runner.c: a plan, its KV pages and its executor ------------------------------------------ */
+
+typedef struct wf_runner wf_runner;
+
+struct wf_runner_opt {
+	int64_t ctx;                          /* tokens of KV in all, over every sequence */
+	int page_tokens;                      /* 0: the backend's choice */
+	struct wf_exec_opt exec;
+};
+
+/* One sequence's share of a step. */
+struct wf_piece {
+	wf_seq *seq;
+	const int32_t *token;                 /* [n] appended to the sequence */
+	int n;
+	bool all_rows;                        /* logits of every token, else of the last one */
+	bool no_rows;                         /* no logits at all: a prompt's earlier chunks */
+};
+
+/* The plan must be complete (placed).  Keeps it; NULL after wf_fail. */
+wf_runner *wf_runner_new(wf_error *, wf_plan *, const struct wf_runner_opt *);
+void       wf_runner_free(wf_runner *);
+wf_slab   *wf_runner_slab(wf_runner *);
+wf_exec   *wf_runner_exec(wf_runner *);
+/* Run one step.  0; 1 when KV pages are short, nothing changed; -1 after wf_fail.  *logits then holds
+ * the wanted rows, piece after piece, [rows, vocab], valid until the next step. */
+int        wf_runner_step(wf_runner *, const struct wf_piece *, int npiece, const float **logits, int *nrow);
+int64_t    wf_runner_max_tokens(const wf_runner *);   /* in one step, over all pieces */
+
+/* ---- engine/engine.c: continuous batching ------------------------------------------------------------ */
+
+typedef struct wf_engine wf_engine;
 
 /* ---- engine/: sequences and sampling ---------------------------------------------------------------- */
 
