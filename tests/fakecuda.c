@@ -188,6 +188,14 @@ CUresult cuInit(unsigned flags)
 	return leave(flags ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS);
 }
 
+/* NVRTC asks for it, to use the driver's own cache of compilations; no is an answer. */
+CUresult cuGetExportTable(const void **table, const CUuuid *id)
+{
+	(void)id;
+	*table = NULL;
+	return CUDA_ERROR_NOT_FOUND;
+}
+
 CUresult cuDriverGetVersion(int *version)
 {
 	*version = CUDA_VERSION;

@@ -163,5 +163,23 @@ int  driver_open_nccl(wf_error *);
 int  driver_gpu(wf_error *, int ordinal, struct cuda_gpu *);
 /* The file NVRTC was loaded from, its version as major * 1000 + minor * 10. */
 const char *driver_nvrtc_file(int *version);
+
+/* ---- load.c: weights to the device ----------------------------------------------------------------- */
+
+struct load_item { wf_tensor *t; CUdeviceptr at; size_t bytes; };      /* a constant node, dense rows */
+
+struct load_opt {
+	CUcontext context;
+	int threads;                          /* readers; 0: all cores, at most 16 */
+	bool random;                          /* weights of `seed` instead of a file */
+	uint64_t seed;
+	struct cuda_build_opt build;          /* random: for the kernel that makes them */
+};
+
+struct load_stats { int64_t bytes; double seconds; };
+
+/* Items ascend in one allocation; gaps between them are overwritten. */
+int  load_weights(wf_error *, const struct load_item *, int n, const struct load_opt *, struct load_stats *);
+
 #endif
 #endif

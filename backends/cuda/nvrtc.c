@@ -47,6 +47,8 @@ static int set_options(wf_error *err, struct options *out, const struct cuda_bui
 	out->text[out->n++] = "--ptxas-options=-v";
 	if (version >= 12040)
 		out->text[out->n++] = "-minimal";
+	if (version >= 12090)
+		out->text[out->n++] = "-no-cache";     /* its own cache would open the driver */
 	if (opt->lineinfo)
 		out->text[out->n++] = "-lineinfo";
 	return 0;

@@ -1,0 +1,426 @@
+/* load.c - weights to the device: many readers, a small pinned ring, copies that overlap.
+ *
+ * The weights' allocation is one range of bytes.  Each byte comes from somewhere: a run of rows in a
+ * mapped file (layouts made of whole rows are followed down to the file, nothing is assembled on the
+ * host), a value computed here, or a hash evaluated on the device.  The range is cut into chunks; a
+ * reader takes the next one, gathers its runs into its own pinned slot and sends it off.  Only the
+ * ring is pinned: pinning costs 0.4 s per GiB. */
+#include "backends/cuda/cuda.h"
+
+#ifdef WF_CUDA
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SLOT = 8 << 20, MAXREADER = 16, RANDOM_RUN = 65536, MAXLEAF = 16 };
+
+struct run {                                  /* bytes [at, at + bytes) of the range */
+	uint64_t at;
+	const uint8_t *from;
+	size_t bytes;
+};
+
+/* As the kernel below reads it. */
+struct random_run {
+	uint64_t to, first, count, key;
+	float scale, shift;
+	uint32_t dtype, unused;
+};
+
+struct loader {
+	wf_error *err;
+	wf_arena *arena;                      /* computed constants */
+	const struct load_opt *opt;
+	struct run *run;
+	int64_t nrun, maxrun;
+	struct random_run *random;
+	int64_t nrandom, maxrandom;
+	CUdeviceptr base;
+	uint64_t bytes;                       /* of the range */
+	CUstream stream[2];
+	char *ring;
+	atomic_llong next;
+	atomic_int failed;
+	pthread_mutex_t mutex;                /* err, from readers */
+};
+
+/* ---- where each byte comes from ---------------------------------------------------------------- */
+
+static void *grown(wf_error *err, void *list, int64_t n, int64_t *max, size_t bytes)
+{
+	if (n < *max)
+		return list;
+	int64_t more = *max ? *max * 2 : 1024;
+	void *larger = realloc(list, (size_t)more * bytes);
+	if (!larger) {
+		wf_fail(err, "load: no memory for %lld runs", (long long)more);
+		return NULL;
+	}
+	*max = more;
+	return larger;
+}
+
+static int add_run(struct loader *l, uint64_t at, const uint8_t *from, size_t bytes)
+{
+	struct run *last = l->nrun ? &l->run[l->nrun - 1] : NULL;
+
+	if (last && last->at + last->bytes == at && last->from + last->bytes == from) {
+		last->bytes += bytes;
+		return 0;
+	}
+	struct run *list = grown(l->err, l->run, l->nrun, &l->maxrun, sizeof *list);
+	if (!list)
+		return -1;
+	l->run = list;
+	l->run[l->nrun++] = (struct run){at, from, bytes};
+	return 0;
+}
+
+static int add_random(struct loader *l, uint64_t at, const wf_tensor *leaf, int64_t first, int64_t n)
+{
+	struct random_run *last = l->nrandom ? &l->random[l->nrandom - 1] : NULL;
+	struct wf_random r = wf_random_of(leaf, l->opt->seed);
+	uint64_t width = (uint64_t)wf_dtypes[leaf->dtype].bytes;
+
+	if (last && last->key == r.key && last->to + last->count * width == at &&
+	    last->first + last->count == (uint64_t)first && last->count + (uint64_t)n <= RANDOM_RUN) {
+		last->count += (uint64_t)n;
+		return 0;
+	}
+	for (; n > 0; n -= RANDOM_RUN, first += RANDOM_RUN, at += RANDOM_RUN * width) {
+		struct random_run *list = grown(l->err, l->random, l->nrandom, &l->maxrandom, sizeof *list);
+		if (!list)
+			return -1;
+		l->random = list;
+		l->random[l->nrandom++] = (struct random_run){at, (uint64_t)first,
+			(uint64_t)(n < RANDOM_RUN ? n : RANDOM_RUN), r.key, r.scale, r.shift, (uint32_t)leaf->dtype, 0};
+	}
+	return 0;
+}
+
+struct leaf { const wf_tensor *t; struct wf_blob blob; };
+
+static struct leaf *find_leaf(struct leaf *leaves, const wf_tensor *t)
+{
+	int i = 0;
+
+	while (i < MAXLEAF && leaves[i].t && leaves[i].t != t)
+		i++;
+	if (i == MAXLEAF)
+		return NULL;
+	if (!leaves[i].t) {
+		if (t->g->weights && t->g->weights->find(t->g->weights, t->name, &leaves[i].blob))
+			return NULL;
+		leaves[i].t = t;
+	}
+	return &leaves[i];
+}
+
+/* Entry r of t along dimension 0, followed through layouts to a weight; NULL when it is computed. */
+static const wf_tensor *follow(const wf_tensor *t, int64_t r, int64_t *at)
+{
+	while (t->op->source_row) {
+		int k = t->op->source_row(t, r, at);
+		t = t->in[k];
+		r = *at;
+	}
+	*at = r;
+	return t->op == &wf_op_weight ? t : NULL;
+}
+
+static bool is_rows(const wf_tensor *t)
+{
+	if (t->op == &wf_op_weight)
+		return true;
+	if (!t->op->source_row)
+		return false;
+	for (int k = 0; k < t->nin; k++)
+		if (!is_rows(t->in[k]))
+			return false;
+	return true;
+}
+
+static int add_rows(struct loader *l, const wf_tensor *t, uint64_t at)
+{
+	struct leaf leaves[MAXLEAF] = {{0}};
+	int64_t n = wf_nelem(t) / t->dim[0], src;
+	size_t bytes = wf_row_bytes(t->dtype, n);
+
+	for (int64_t r = 0; r < t->dim[0]; r++, at += bytes) {
+		const wf_tensor *weight = follow(t, r, &src);
+		struct leaf *leaf = weight ? find_leaf(leaves, weight) : NULL;
+		if (!leaf || weight->dtype != t->dtype)
+			return wf_fail(l->err, "load: %s is not in the file as planned", weight ? weight->name : "a weight");
+		if (l->opt->random) {
+			if (add_random(l, at, weight, src * n, n))
+				return -1;
+			continue;
+		}
+		if (!leaf->blob.data || (size_t)(src + 1) * bytes > leaf->blob.bytes)
+			return wf_fail(l->err, "%s: row %lld of %zu bytes is past the %zu bytes of the tensor", weight->name,
+				(long long)src, bytes, leaf->blob.bytes);
+		if (add_run(l, at, (const uint8_t *)leaf->blob.data + (size_t)src * bytes, bytes))
+			return -1;
+	}
+	return 0;
+}
+
+static int add_item(struct loader *l, const struct load_item *item)
+{
+	uint64_t at = item->at - l->base;
+	struct wf_blob blob;
+
+	if (is_rows(item->t))
+		return add_rows(l, item->t, at);
+	if (graph_constant_bytes(item->t, l->arena, &blob))
+		return -1;
+	if (blob.bytes != item->bytes)
+		return wf_fail(l->err, "load: a constant of %zu bytes, planned %zu", blob.bytes, item->bytes);
+	return add_run(l, at, blob.data, blob.bytes);
+}
+
+/* ---- readers ------------------------------------------------------------------------------------- */
+
+/* The first run that ends after `at`; runs ascend. */
+static int64_t first_run(const struct loader *l, uint64_t at)
+{
+	int64_t low = 0, high = l->nrun;
+
+	while (low < high) {
+		int64_t mid = low + (high - low) / 2;
+		if (l->run[mid].at + l->run[mid].bytes > at)
+			high = mid;
+		else
+			low = mid + 1;
+	}
+	return low;
+}
+
+/* One call maps a whole chunk's pages; faults one by one cost more than the copy. */
+static void map_pages(const uint8_t *from, size_t bytes)
+{
+#ifdef MADV_POPULATE_READ
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), start = (uintptr_t)from & ~(page - 1);
+
+	if (bytes >= 16 * page)
+		(void)!madvise((void *)start, (uintptr_t)from + bytes - start, MADV_POPULATE_READ);
+#else
+	(void)from, (void)bytes;
+#endif
+}
+
+static void gather(const struct loader *l, uint64_t at, uint64_t end, char *to)
+{
+	uint64_t done = at;
+
+	for (int64_t i = first_run(l, at); i < l->nrun && l->run[i].at < end; i++) {
+		const struct run *r = &l->run[i];
+		uint64_t from = r->at > at ? r->at : at, upto = r->at + r->bytes < end ? r->at + r->bytes : end;
+		memset(to + (done - at), 0, (size_t)(from - done));
+		map_pages(r->from + (from - r->at), (size_t)(upto - from));
+		memcpy(to + (from - at), r->from + (from - r->at), (size_t)(upto - from));
+		done = upto;
+	}
+	memset(to + (done - at), 0, (size_t)(end - done));
+}
+
+struct reader {
+	struct loader *l;
+	int id;
+	pthread_t thread;
+	CUevent sent[2];
+};
+
+static int send_chunk(wf_error *err, struct reader *r, int64_t chunk, int slot)
+{
+	struct loader *l = r->l;
+	uint64_t at = (uint64_t)chunk * SLOT, end = at + SLOT < l->bytes ? at + SLOT : l->bytes;
+	char *data = l->ring + (size_t)(2 * r->id + slot) * SLOT;
+	int64_t first = first_run(l, at);
+
+	if (first == l->nrun || l->run[first].at >= end)
+		return 0;
+	at = at > l->run[first].at ? at : l->run[first].at;
+	if (CU(err, cuEventSynchronize(r->sent[slot])))
+		return -1;
+	gather(l, at, end, data);
+	if (CU(err, cuMemcpyHtoDAsync(l->base + at, data, end - at, l->stream[chunk % 2])) ||
+	    CU(err, cuEventRecord(r->sent[slot], l->stream[chunk % 2])))
+		return -1;
+	return 0;
+}
+
+static void *read_chunks(void *arg)
+{
+	struct reader *r = arg;
+	struct loader *l = r->l;
+	wf_error err = {0};
+	int64_t chunk, nchunk = (int64_t)((l->bytes + SLOT - 1) / SLOT);
+	int failed = CU(&err, cuCtxSetCurrent(l->opt->context));
+
+	for (int turn = 0; !failed && !l->failed && (chunk = l->next++) < nchunk; turn++)
+		failed = send_chunk(&err, r, chunk, turn % 2);
+	if (failed) {
+		pthread_mutex_lock(&l->mutex);
+		wf_fail(l->err, "%s", err.text);
+		pthread_mutex_unlock(&l->mutex);
+		l->failed = 1;
+	}
+	return NULL;
+}
+
+static int open_readers(struct loader *l, struct reader *reader, int n)
+{
+	for (int i = 0; i < n; i++) {
+		reader[i] = (struct reader){.l = l, .id = i};
+		for (int k = 0; k < 2; k++)
+			if (CU(l->err, cuEventCreate(&reader[i].sent[k], CU_EVENT_DISABLE_TIMING)))
+				return -1;
+	}
+	return 0;
+}
+
+static void close_readers(struct reader *reader, int n)
+{
+	for (int i = 0; i < n; i++)
+		for (int k = 0; k < 2; k++)
+			if (reader[i].sent[k])
+				cuda_driver.cuEventDestroy(reader[i].sent[k]);
+}
+
+/* The caller reads too, so a failed pthread_create only costs time. */
+static int read_all(struct loader *l)
+{
+	struct reader reader[MAXREADER] = {{0}};
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	int n = l->opt->threads > 0 ? l->opt->threads : (int)cores, started = 1;
+
+	n = n < 1 ? 1 : n > MAXREADER ? MAXREADER : n;
+	if (CU(l->err, cuMemHostAlloc((void **)&l->ring, (size_t)n * 2 * SLOT, 0)))
+		return -1;
+	if (!open_readers(l, reader, n)) {
+		while (started < n && !pthread_create(&reader[started].thread, NULL, read_chunks, &reader[started]))
+			started++;
+		read_chunks(&reader[0]);
+		while (started > 1)
+			pthread_join(reader[--started].thread, NULL);
+	}
+	int failed = l->err->set;
+	for (int k = 0; k < 2; k++)
+		failed |= CU(l->err, cuStreamSynchronize(l->stream[k]));
+	close_readers(reader, n);
+	failed |= CU(l->err, cuMemFreeHost(l->ring));
+	return failed ? -1 : 0;
+}
+
+/* ---- weights from a hash --------------------------------------------------------------------------- */
+
+static const char random_kernel[] =
+	"struct run { unsigned long long to, first, count, key; float scale, shift; unsigned dtype, unused; };\n"
+	"extern \"C\" __global__ void weights(const run *runs, char *base)\n"
+	"{\n"
+	"\tconst run r = runs[blockIdx.x];\n"
+	"\tfor (unsigned long long i = threadIdx.x; i < r.count; i += blockDim.x) {\n"
+	"\t\tfloat v = wf_random_unit(r.key, r.first + i) * r.scale + r.shift;\n"
+	"\t\tunsigned short half;\n"
+	"\t\tif (r.dtype == F32) { ((float *)(base + r.to))[i] = v; continue; }\n"
+	"\t\tif (r.dtype == F16) asm(\"cvt.rn.f16.f32 %0, %1;\" : \"=h\"(half) : \"f\"(v));\n"
+	"\t\telse asm(\"cvt.rn.bf16.f32 %0, %1;\" : \"=h\"(half) : \"f\"(v));\n"
+	"\t\t((unsigned short *)(base + r.to))[i] = half;\n"
+	"\t}\n"
+	"}\n";
+
+static int compile_random(struct loader *l, struct cuda_program *program)
+{
+	char *source = wf_format(l->arena, "#define F32 %d\n#define F16 %d\n%s%s", WF_F32, WF_F16, wf_random_cuda,
+		random_kernel);
+
+	if (!source)
+		return wf_fail(l->err, "load: out of memory");
+	*program = (struct cuda_program){.name = "weights", .source = source};
+	return nvrtc_build(l->err, &l->opt->build, program, 1, NULL);
+}
+
+static int launch_random(struct loader *l, CUfunction kernel, CUdeviceptr runs)
+{
+	CUlaunchConfig config = {.gridDimX = (unsigned)l->nrandom, .gridDimY = 1, .gridDimZ = 1, .blockDimX = 256,
+		.blockDimY = 1, .blockDimZ = 1, .hStream = l->stream[0]};
+	void *args[] = {&runs, &l->base};
+	size_t bytes = (size_t)l->nrandom * sizeof *l->random;
+
+	return CU(l->err, cuMemcpyHtoDAsync(runs, l->random, bytes, l->stream[0])) ||
+		CU(l->err, cuLaunchKernelEx(&config, kernel, args, NULL)) ||
+		CU(l->err, cuStreamSynchronize(l->stream[0])) ? -1 : 0;
+}
+
+static int make_random(struct loader *l)
+{
+	struct cuda_program program = {0};
+	CUmodule module = NULL;
+	CUfunction kernel;
+	CUdeviceptr runs = 0;
+
+	if (compile_random(l, &program))
+		return -1;
+	int failed = CU(l->err, cuModuleLoadData(&module, program.cubin)) ||
+		CU(l->err, cuModuleGetFunction(&kernel, module, "weights")) ||
+		CU(l->err, cuMemAlloc(&runs, (size_t)l->nrandom * sizeof *l->random)) ||
+		launch_random(l, kernel, runs);
+	if (runs)
+		cuda_driver.cuMemFree(runs);
+	if (module)
+		cuda_driver.cuModuleUnload(module);
+	nvrtc_free(&program, 1);
+	return failed ? -1 : 0;
+}
+
+/* ---- all of it ---------------------------------------------------------------------------------------- */
+
+static double seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static int load(struct loader *l, const struct load_item *item, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (add_item(l, &item[i]))
+			return -1;
+	for (int k = 0; k < 2; k++)
+		if (CU(l->err, cuStreamCreate(&l->stream[k], CU_STREAM_NON_BLOCKING)))
+			return -1;
+	if (l->nrun && read_all(l))
+		return -1;
+	return l->nrandom ? make_random(l) : 0;
+}
+
+int load_weights(wf_error *err, const struct load_item *item, int n, const struct load_opt *opt,
+		struct load_stats *stats)
+{
+	struct loader l = {.err = err, .opt = opt, .mutex = PTHREAD_MUTEX_INITIALIZER, .arena = wf_arena_new()};
+	double start = seconds();
+
+	if (!l.arena)
+		return wf_fail(err, "load: out of memory");
+	l.base = n ? item[0].at : 0;
+	l.bytes = n ? item[n - 1].at + item[n - 1].bytes - l.base : 0;
+	int failed = load(&l, item, n);
+	for (int k = 0; k < 2; k++)
+		if (l.stream[k])
+			cuda_driver.cuStreamDestroy(l.stream[k]);
+	free(l.run);
+	free(l.random);
+	wf_arena_free(l.arena);
+	pthread_mutex_destroy(&l.mutex);
+	*stats = (struct load_stats){(int64_t)l.bytes, seconds() - start};
+	return failed ? -1 : 0;
+}
+
+#endif

@@ -1,0 +1,213 @@
+/* cuda_load.c - weights arrive byte for byte through the pinned ring, and no failure leaks. */
+#include "backends/cuda/cuda.h"
+#include "fakecuda.h"
+#include "ops/ops.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <cmocka.h>
+
+#ifdef WF_CUDA
+
+static struct fake *fake;
+
+enum { ROWS = 3000, COLS = 1024 };            /* 12 MB a weight: several chunks */
+
+static float *values[3];
+
+static int find(const wf_weights *w, const char *name, struct wf_blob *out)
+{
+	int i = name[0] - 'a';
+
+	(void)w;
+	*out = (struct wf_blob){.dtype = WF_F32, .ndim = 2, .dim = {ROWS, COLS}, .data = values[i],
+		.bytes = sizeof(float) * ROWS * COLS};
+	return 0;
+}
+
+static const wf_weights file = {find};
+
+struct fixture {
+	wf_arena *arena;
+	wf_error err;
+	wf_graph *g;
+	struct load_item item[4];
+	size_t bytes;
+	CUdeviceptr base;
+	CUcontext context;
+};
+
+static void graph(struct fixture *f)
+{
+	wf_tensor *w[3];
+
+	f->arena = wf_arena_new();
+	f->g = wf_graph_new(f->arena, &f->err, wf_ops);
+	f->g->weights = &file;
+	for (int i = 0; i < 3; i++)
+		w[i] = wf_weight(f->g, WF_SHAPE(ROWS, COLS), "%c", 'a' + i);
+	f->item[0].t = w[0];
+	f->item[1].t = wf_cat(f->g, w, 3);
+	f->item[2].t = wf_weave(f->g, w[1], w[2], 8);
+	f->item[3].t = wf_rope_freqs(f->g, 64, &(struct wf_rope_freqs){.theta = 10000});
+	assert_false(f->err.set);
+	for (int i = 0; i < 4; i++) {
+		f->item[i].bytes = (size_t)wf_nelem(f->item[i].t) * sizeof(float);
+		f->bytes += (f->item[i].bytes + 4095) / 4096 * 4096;
+	}
+}
+
+/* 0, or -1 with everything given back. */
+static int load(struct fixture *f, bool random)
+{
+	struct load_opt opt = {.threads = 3, .random = random, .seed = 5, .build = {.arch = "sm_90a"}};
+	struct load_stats stats;
+	CUdeviceptr at;
+
+	if (driver_open(&f->err) || CU(&f->err, cuDevicePrimaryCtxRetain(&f->context, 0)))
+		return -1;
+	int failed = CU(&f->err, cuMemAlloc(&f->base, f->bytes));
+	at = f->base;
+	for (int i = 0; i < 4; i++) {
+		f->item[i].at = at;
+		at += (f->item[i].bytes + 4095) / 4096 * 4096;
+	}
+	opt.context = f->context;
+	if (!failed)
+		failed = load_weights(&f->err, f->item, 4, &opt, &stats);
+	return failed;
+}
+
+static void unload(struct fixture *f)
+{
+	if (f->base)
+		cuda_driver.cuMemFree(f->base);
+	if (f->context)
+		cuda_driver.cuDevicePrimaryCtxRelease(0);
+	wf_arena_free(f->arena);
+}
+
+static void bytes_arrive(void **state)
+{
+	struct fixture f = {0};
+
+	(void)state;
+	if (!fake)
+		skip();
+	graph(&f);
+	assert_int_equal(load(&f, false), 0);
+	const float *a = (const float *)(uintptr_t)f.item[0].at, *cat = (const float *)(uintptr_t)f.item[1].at;
+	const float *weave = (const float *)(uintptr_t)f.item[2].at, *freqs = (const float *)(uintptr_t)f.item[3].at;
+	assert_memory_equal(a, values[0], f.item[0].bytes);
+	for (int i = 0; i < 3; i++)
+		assert_memory_equal(cat + (size_t)i * ROWS * COLS, values[i], sizeof(float) * ROWS * COLS);
+	for (size_t r = 0; r < 2 * ROWS; r++)
+		assert_memory_equal(weave + r * COLS, values[1 + r / 8 % 2] + (r / 16 * 8 + r % 8) * COLS, sizeof(float) * COLS);
+	assert_true(freqs[0] == 1.0f);
+	unload(&f);
+	assert_int_equal(fake->live, 0);
+}
+
+static void hash_is_launched(void **state)
+{
+	struct fixture f = {0};
+	wf_error err = {0};
+	struct cuda_key key;
+
+	(void)state;
+	if (!fake || nvrtc_key(&err, &(struct cuda_build_opt){.arch = "sm_80"}, "", &key))
+		skip();
+	graph(&f);
+	fake->nlaunch = 0;
+	assert_int_equal(load(&f, true), 0);
+	assert_int_equal(fake->nlaunch, 1);
+	assert_string_equal(fake->launch[0].name, "weights");
+	assert_true(fake->launch[0].grid[0] >= 6 * ROWS * COLS / 65536);
+	unload(&f);
+	assert_int_equal(fake->live, 0);
+}
+
+static void short_file_is_refused(void **state)
+{
+	struct fixture f = {0};
+
+	(void)state;
+	if (!fake)
+		skip();
+	graph(&f);
+	f.item[0].t->dim[0] = ROWS + 1;
+	f.item[0].bytes += sizeof(float) * COLS;
+	f.bytes += 4096;
+	assert_int_equal(load(&f, false), -1);
+	assert_non_null(strstr(f.err.text, "past"));
+	unload(&f);
+	assert_int_equal(fake->live, 0);
+}
+
+static void every_call_can_fail(void **state)
+{
+	(void)state;
+	if (!fake)
+		skip();
+	for (int n = 1;; n++) {
+		struct fixture f = {0};
+		graph(&f);
+		fake->calls = 0;
+		fake->fail_at = n;
+		int failed = load(&f, false);
+		fake->fail_at = 0;
+		long calls = fake->calls;
+		if (failed)
+			assert_true(f.err.set);
+		else
+			assert_true(calls < n || strstr(fake->failed, "Destroy"));
+		unload(&f);
+		assert_int_equal(fake->live, 0);
+		if (calls < n)
+			break;
+		n += n / 8;
+	}
+}
+
+static int make_values(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		values[i] = malloc(sizeof(float) * ROWS * COLS);
+		if (!values[i])
+			return -1;
+		wf_random_fill((struct wf_random){(uint64_t)i, 1, 0}, 0, ROWS * COLS, WF_F32, values[i]);
+	}
+	return 0;
+}
+
+static int free_values(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 3; i++)
+		free(values[i]);
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(bytes_arrive),
+		cmocka_unit_test(hash_is_launched),
+		cmocka_unit_test(short_file_is_refused),
+		cmocka_unit_test(every_call_can_fail),
+	};
+
+	fake = fake_load();
+	return cmocka_run_group_tests(tests, make_values, free_values);
+}
+
+#else
+
+int main(void)
+{
+	return 0;
+}
+
+#endif
