@@ -181,5 +181,21 @@ struct load_stats { int64_t bytes; double seconds; };
 /* Items ascend in one allocation; gaps between them are overwritten. */
 int  load_weights(wf_error *, const struct load_item *, int n, const struct load_opt *, struct load_stats *);
 
+/* ---- blas.c: large products ------------------------------------------------------------------------- */
+
+struct blas;
+
+/* y[n, m] = sum_k w[m, k] x[n, k] + c[n, m]; rows of x and y (and c) are ldx and ldy values apart. */
+struct blas_shape {
+	int64_t M, N, K, ldx, ldy;
+	wf_dtype in, out;                     /* f16, bf16 or f32 */
+};
+
+struct blas *blas_open(wf_error *, CUdeviceptr workspace, size_t bytes);
+void blas_close(struct blas *);
+/* c: added, may be y; 0 none. */
+int  blas_matmul(wf_error *, struct blas *, CUstream, const struct blas_shape *, CUdeviceptr w, CUdeviceptr x,
+		CUdeviceptr c, CUdeviceptr y);
+
 #endif
 #endif
