@@ -1,5 +1,6 @@
 /* eval.c - the definition of a whole graph: op->eval, node by node, and the values of constants. */
 #include "graph/graph.h"
+#include <math.h>
 #include <string.h>
 
 /* ---- the cache as the definition sees it ---- */
@@ -45,6 +46,17 @@ void *kv_at(const struct wf_kv *kv, const wf_tensor *cache, int s, int64_t pos, 
 	if (v)
 		at += (size_t)cls->nkv * tokens * cls->kdim * size;
 	return at + ((size_t)h * tokens + pos % tokens) * (v ? cls->vdim : cls->kdim) * size;
+}
+
+/* Slope of head h of n: powers of 2^(-bias/m) for the largest power of two m, then the odd powers of
+ * the next finer series.  (Press et al. 2021, arXiv 2108.12409, section 3) */
+double alibi_slope(double bias, int h, int n)
+{
+	int m = 1;
+
+	while (2 * m <= n)
+		m *= 2;
+	return h < m ? exp2(-bias * (h + 1) / m) : exp2(-bias * (2 * (h - m) + 1) / (2.0 * m));
 }
 
 /* ---- constants ---- */

@@ -89,9 +89,19 @@ static wf_tensor *node(struct folder *f, const wf_tensor *like, const wf_op *op,
 	return t;
 }
 
+/* The largest block the backend takes that divides the rows; 0 when none of at least 8 does. */
+static int weave_block(const struct folder *f, int64_t rows)
+{
+	int block = f->plan->backend ? f->plan->backend->weave : 0;
+
+	while (block && rows % block)
+		block /= 2;
+	return block < 8 ? 0 : block;
+}
+
 static void weave_pair(struct folder *f, wf_tensor *a, wf_tensor *b)
 {
-	double block = f->plan->backend->weave;
+	double block = weave_block(f, a->in[0]->dim[0]);
 	wf_tensor *w = node(f, a, f->weave, (wf_tensor *[]){a->in[0], b->in[0]}, 2, (double[WF_MAXATTR]){block});
 	wf_tensor *y = node(f, a, a->op, (wf_tensor *[]){w, f->now[a->in[1]->id]}, 2, a->attr);
 
@@ -133,9 +143,8 @@ static void merge_siblings(struct folder *f, wf_tensor *t)
 		else
 			all[n++] = other;
 	}
-	double block = f->plan->backend ? f->plan->backend->weave : 0;
-	if (n == 2 && block > 0 && f->weave && f->lane && all[0]->in[0]->dim[0] == all[1]->in[0]->dim[0] &&
-	    all[0]->in[0]->dim[0] % (int64_t)block == 0 && meet(f, all[0], all[1]))
+	if (n == 2 && f->weave && f->lane && all[0]->in[0]->dim[0] == all[1]->in[0]->dim[0] &&
+	    weave_block(f, all[0]->in[0]->dim[0]) && meet(f, all[0], all[1]))
 		weave_pair(f, all[0], all[1]);
 	else if (n > 1 && f->cat && f->cols)
 		concatenate(f, all, n);

@@ -291,6 +291,7 @@ int graph_constant(wf_tensor *, wf_arena *scratch);
 int graph_constant_bytes(wf_tensor *, wf_arena *scratch, struct wf_blob *out);
 /* Where head h of token `pos` of sequence s lies for a cache node: keys, or values when v. */
 void *kv_at(const struct wf_kv *, const wf_tensor *cache, int s, int64_t pos, int h, bool v);
+double alibi_slope(double bias, int head, int nhead);   /* head by its number in the whole model */
 int  kv_seq_of(const wf_batch *, int token);        /* the sequence a token of the batch belongs to */
 bool kv_fits(const struct wf_kvclass *, const wf_tensor *cache);   /* heads, dims, window and dtype agree */
 /* Class and index within the class of a cache node's layer. */
@@ -403,7 +404,7 @@ int dump_json(const wf_plan *, FILE *);
 int dump_html(const wf_plan *, const struct wf_device *, FILE *);      /* one self-contained page */
 int explain_print(const wf_plan *, const struct wf_device *, FILE *, bool json);
 
-/* ---- slab.c: the KV allocator --------------------------------------------------------------- */
+/* ---- slab.c, seq.c, prefix.c: the KV allocator ------------------------------------------------ */
 
 /* One class per (kv heads, key dim, value dim, dtype, window); layers of a class share its pages. */
 struct wf_kvclass {
@@ -441,23 +442,30 @@ size_t   slab_page_bytes(const struct wf_kvclass *, int page_tokens);
 size_t   slab_layer_bytes(const struct wf_kvclass *, int page_tokens);  /* K and V of one layer in a page */
 void     wf_slab_stats(const wf_slab *, int cls, struct wf_slab_stats *);
 int      slab_verify(const wf_slab *, wf_error *);     /* every count agrees: tests, debug builds */
-int      wf_slab_grow(wf_slab *, int cls, int64_t npage);   /* more pages at the end; -1 when out of host memory */
+int      wf_slab_grow(wf_slab *, int cls, int64_t npage);   /* npage more at the end; -1 when out of host memory */
 
 wf_seq  *wf_seq_new(wf_slab *);                        /* NULL when out of host memory */
+/* Host room for a sequence of len tokens, so that no step up to there allocates; -1 when out of it. */
+int      wf_seq_reserve(wf_slab *, wf_seq *, int64_t len);
 void     wf_seq_free(wf_slab *, wf_seq *);             /* gives its pages back */
 wf_seq  *wf_seq_fork(wf_slab *, const wf_seq *);       /* shares every page */
 int64_t  wf_seq_len(const wf_seq *);
 /* Room for n more tokens.  0, or -1 with nothing changed when pages are short.  *copy lists
- * copy-on-write moves to do before the step (at most one per class, owned by the slab, valid until
- * the next call). */
+ * copy-on-write moves to do before the step and in the order listed (at most one per class, owned by
+ * the slab, valid until the next call).  Pages that a sliding window has left behind go back here:
+ * n = 0 does only that. */
 int      wf_seq_extend(wf_slab *, wf_seq *, int64_t n, const struct wf_slab_copy **copy, int *ncopy);
-void     wf_seq_truncate(wf_slab *, wf_seq *, int64_t len);
+/* The new length: len, or 0 when a sliding window has given back what the token at len would see
+ * (never when the last extend is undone, in part or whole). */
+int64_t  wf_seq_truncate(wf_slab *, wf_seq *, int64_t len);
 /* The pages of class cls by token block: page[i] holds tokens i*page_tokens...; -1 where a sliding
  * window has given the page back.  Valid until the sequence changes. */
 const int32_t *wf_seq_pages(const wf_seq *, int cls, int *n);
 bool     wf_seq_adjacent(const wf_seq *, int cls);     /* page[i] == page[0] + i for all */
 /* Prefix sharing: attach the longest cached prefix of token[0..n) to an empty sequence; the number
- * of tokens found (a multiple of page_tokens, < n).  Publish full pages under their tokens' hash. */
+ * of tokens found (a multiple of page_tokens, < n).  Publish full pages under their tokens' hash, once
+ * the step that writes them is done or queued; token[0..n) are the sequence's own, from its start.
+ * Where another sequence published the same tokens first, its page replaces ours in the sequence. */
 int64_t  wf_seq_match(wf_slab *, wf_seq *, const int32_t *token, int64_t n);
 void     wf_seq_publish(wf_slab *, wf_seq *, const int32_t *token, int64_t n);
 
@@ -465,6 +473,7 @@ void     wf_seq_publish(wf_slab *, wf_seq *, const int32_t *token, int64_t n);
 
 struct wf_exec_opt {
 	int threads;                          /* CPU team; 0 all cores */
+	const char *isa;                      /* CPU: avx512, avx2, plain; NULL the best */
 	wf_dtype compute;                     /* what products read activations as; WF_NDTYPE: the fastest that fits the weights */
 	wf_slab *slab;
 	const char *cache;                    /* CUDA: kernel cache folder; NULL none */
@@ -476,9 +485,9 @@ struct wf_exec_opt {
 struct wf_backend {
 	const char *name;                     /* "cpu", "cuda" */
 	wf_dtype act;                         /* dtype of stored activations it prefers */
-	int weave;                            /* gate/up rows interleave in blocks of this many; 0 leave apart */
+	int weave;                            /* gate/up rows interleave in blocks of at most this many (a power of two); 0: leave apart */
 	const char *const *fusions;           /* the pair rules it can compile, NULL at the end (fuse.c) */
-	/* layout a matmul's weight is wanted in (panel rows etc.), 0 as it is; the executor repacks at load */
+	/* number of the layout a matmul's weight is wanted in, 0 as it is; the executor repacks at load */
 	int (*layout)(const wf_backend *, wf_dtype, int64_t rows, int64_t cols);
 	/* refuses, with a message, what it cannot run; called when the plan is complete */
 	int (*check)(const wf_backend *, const wf_plan *);

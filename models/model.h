@@ -96,12 +96,14 @@ struct wf_config {
 	/* rope */
 	double theta, theta_local;
 	int64_t rope_dim;                     /* values of a head that are rotated */
+	double rope_partial;                  /* their share of a head, where the file says it so; 0 all */
 	enum wf_rope_scaling scaling;
 	double rope_factor, rope_low, rope_high, rope_orig_ctx, rope_beta_fast, rope_beta_slow;
 	double rope_attn_factor, rope_mscale, rope_mscale_all;
 	const double *rope_long, *rope_short; /* [rope_dim / 2] */
 	/* attention */
 	int64_t window;                       /* sliding window in tokens, 0 none */
+	int64_t window_period;                /* every so many layers one sees everything; 0 all alike */
 	const uint8_t *sliding;               /* [nlayer] 1: this layer uses the window; NULL: all do */
 	double attn_scale;                    /* 0: 1/sqrt(hdim) */
 	double attn_softcap, final_softcap;
@@ -127,9 +129,13 @@ enum wf_activation { WF_SILU, WF_GELU, WF_GELU_TANH, WF_RELU, WF_QUICK_GELU };
 /* canonical (GGUF) name to file name; %d is the layer, written once in each */
 struct wf_name { const char *canonical, *hf; };
 
-/* A family's own hyper-parameter: where each layout keeps it and into which double/int64 it goes. */
+/* A hyper-parameter: where each layout keeps it and into which field it goes.  A key may be several,
+ * separated by spaces: the first that is there counts.  hf: a path of names with dots; "rope." stands
+ * for the rope_parameters (of full attention) or rope_scaling object.  gguf: follows "ARCH.", unless
+ * it begins with "general." or "tokenizer.".  NULL: that layout has none.  A family's row replaces the
+ * common row for the same field. */
 struct wf_key {
-	const char *hf, *gguf;                /* "sliding_window"; "attention.sliding_window" after "ARCH." */
+	const char *hf, *gguf;                /* "sliding_window", "attention.sliding_window" */
 	size_t field;                         /* offsetof(wf_config, ...) */
 	char type;                            /* 'i' int64, 'f' double, 'b' bool */
 	double min, max, absent;              /* range, value when absent (NaN: required) */
@@ -147,12 +153,52 @@ struct wf_arch {
 };
 
 const wf_arch *wf_arch_find(const char *name);        /* by registry name, model_type or GGUF name */
-const wf_arch *wf_arch_load(wf_error *, const char *so_path);   /* ./my_arch.so exporting wf_arch_NAME */
+/* A family from a shared object: ./libtoy.so or ./toy.so exports `const wf_arch wf_arch_toy`. */
+const wf_arch *wf_arch_load(wf_error *, const char *so_path);
+int arch_unknown(wf_error *, const char *where, const char *name);     /* fails, naming the nearest families */
 extern const wf_arch *const wf_archs[];               /* NULL at the end */
 extern const wf_arch wf_arch_llama;
 
+/* ---- files/config.c: the table; config_gguf.c, config_json.c: the two places it reads ------------- */
+
+struct config_source {
+	wf_error *err;
+	const char *file;                     /* for messages: "gguf", "config.json" */
+	const void *from;
+	/* 1 and *out set (type 'n' number, 'b' boolean), 0 when absent or null, -1 after wf_fail */
+	int (*get)(const struct config_source *, const char *key, char *type, double *out);
+};
+
+int config_rows(const struct config_source *, const wf_arch *, wf_config *);
+int config_finish(wf_arena *, wf_error *, const wf_arch *, wf_config *);   /* derived values, consistency */
+int config_eos(wf_config *, wf_error *, const char *where, double id);     /* one more end-of-text token */
+/* A JSON document as ours are read: no duplicate keys, numbers as doubles.  jansson's json_t. */
+struct json_t *config_parse(wf_error *, const char *file, const char *json, size_t bytes);
+int config_generation(wf_config *, wf_error *, const char *json, size_t bytes); /* generation_config.json */
+
 int config_from_gguf(wf_arena *, wf_error *, const gguf *, const wf_arch *, wf_config *);
+/* The family is `only`, or the one that model_type names. */
 int config_from_json(wf_arena *, wf_error *, const char *json, size_t bytes, const wf_arch *only, wf_config *, const wf_arch **);
+
+/* ---- files/weights.c: the tensors of all files of a model, by canonical name ------------------------ */
+
+struct weights {
+	wf_weights find;                      /* first: what the graph sees */
+	const struct wf_name *alias;          /* HF names, NULL for GGUF */
+	struct names names;                   /* as the files write them */
+	struct wf_blob *blob;                 /* [names.n] */
+	struct file_map *map;                 /* [nmap] */
+	int nmap;
+	const gguf *meta;                     /* the (first) GGUF file's metadata, NULL for HF */
+	int64_t bytes;                        /* of all tensors */
+	wf_dtype dtype;                       /* of most of them; WF_NDTYPE when there are none */
+};
+
+/* Open all files; -1 with what was opened left for weights_close().  copy: read, not mapped. */
+int  weights_from_gguf(wf_arena *, wf_error *, const char *path, bool copy, struct weights *);
+/* 0 with nmap 0 when the directory holds no weights at all */
+int  weights_from_dir(wf_arena *, wf_error *, const char *dir, bool copy, const struct wf_name *, struct weights *);
+void weights_close(struct weights *);
 
 /* A model on disk: a GGUF file, a Hugging Face directory, or a config.json alone (no weights). */
 struct wf_model {
@@ -166,7 +212,10 @@ struct wf_model {
 	int64_t weight_bytes;                 /* of all tensors in the files */
 };
 
-enum { WF_OPEN_VOCAB_ONLY = 1 };              /* tokenizer and metadata; no architecture needed */
+enum {
+	WF_OPEN_VOCAB_ONLY = 1,               /* tokenizer and metadata; no architecture needed */
+	WF_OPEN_NO_MMAP = 2                   /* read the files: they may shrink while in use (--no-mmap) */
+};
 wf_model *wf_model_open(wf_error *, const char *path, const wf_arch *arch, int flags);   /* NULL after wf_fail */
 void      wf_model_close(wf_model *);
 wf_graph *wf_model_graph(const wf_model *, wf_arena *, wf_error *);    /* runs the builder */

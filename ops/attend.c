@@ -22,17 +22,6 @@ static int shape(wf_graph *g, wf_tensor *y)
 	return 0;
 }
 
-/* Slope of head h of n: powers of 2^(-bias/m) for the largest power of two m, then the odd powers of
- * the next finer series.  (Press et al. 2021, arXiv 2108.12409, section 3) */
-double wf_alibi_slope(double bias, int h, int n)
-{
-	int m = 1;
-
-	while (2 * m <= n)
-		m *= 2;
-	return h < m ? exp2(-bias * (h + 1) / m) : exp2(-bias * (2 * (h - m) + 1) / (2.0 * m));
-}
-
 struct head { const wf_tensor *y; int seq, h, hkv; double scale, slope; float *key; };
 
 static double score(const struct head *a, const float *q, int32_t pos, int64_t j)
@@ -89,7 +78,7 @@ static void eval(wf_tensor *y)
 			.y = y, .seq = kv_seq_of(y->g->kv->batch, (int)t), .h = (int)h,
 			.hkv = (int)(h / (nhead / wf_size(kv, 1))),
 			.scale = y->attr[SCALE] > 0 ? y->attr[SCALE] : 1 / sqrt((double)n),
-			.slope = y->attr[ALIBI] > 0 ? wf_alibi_slope(y->attr[ALIBI], (int)(h + y->attr[HEAD0]), total) : 0,
+			.slope = y->attr[ALIBI] > 0 ? alibi_slope(y->attr[ALIBI], (int)(h + y->attr[HEAD0]), total) : 0,
 			.key = key,
 		};
 		one(&a, (const float *)q->data + r * n, pos[t], value, (float *)y->data + r * m);

@@ -67,7 +67,6 @@ struct wf_cost map_cost(const wf_tensor *out);        /* reads operands once, wr
 struct wf_cost no_cost(const wf_tensor *out);
 int  layout_shape(wf_graph *, wf_tensor *out);        /* MOVE of rows: types agree; dim 0 is the op's to set */
 void rows_eval(wf_tensor *out);                       /* MOVE with a source_row */
-double wf_alibi_slope(double bias, int head, int nhead);  /* attend.c: head by its number in the whole model */
 const float *map_operand(const wf_tensor *out, int k, int64_t *period);
 
 /* The fast loop of an op is compiled for what the CPU has. */

@@ -1,0 +1,110 @@
+/* weights.c - constants as the kernels want them: panels for products, float32 vectors, raw tables.
+ *
+ * A layout node (cat, part, weave, repack) only says which row comes from where, so panels are
+ * packed straight from the mapped file: nothing is copied twice. */
+#include "backends/cpu/cpu.h"
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* Row r of a constant matrix, in its type; NULL when it is computed rather than moved. */
+static const void *find_row(const wf_tensor *t, int64_t r, size_t row_bytes)
+{
+	struct wf_blob blob;
+	int64_t src;
+
+	while (t->op->source_row) {
+		int k = t->op->source_row(t, r, &src);
+		t = t->in[k];
+		r = src;
+	}
+	if (t->op != &wf_op_weight || !t->g->weights || t->g->weights->find(t->g->weights, t->name, &blob))
+		return NULL;
+	return (const uint8_t *)blob.data + r * row_bytes;
+}
+
+struct packing { struct cpu_exec *e; struct cpu_mat *m; const wf_tensor *t; const uint8_t *dense; size_t row_bytes; };
+
+static void pack_panels(void *arg, int id)
+{
+	struct packing *p = arg;
+	const void *row[PANEL];
+	(void)id;
+
+	for (int64_t i; (i = team_next(p->e->team, p->m->npanel)) < p->m->npanel;) {
+		for (int j = 0; j < PANEL; j++) {
+			int64_t r = i * PANEL + j;
+			row[j] = r >= p->m->rows ? NULL : p->dense ? p->dense + r * p->row_bytes : find_row(p->t, r, p->row_bytes);
+		}
+		cpu_mat_pack(p->m, i, row);
+	}
+}
+
+/* Big blocks in huge pages: a product streams through all of them every step. */
+static void *big_alloc(struct cpu_exec *e, size_t bytes)
+{
+	enum { HUGE = 2 << 20 };
+	void *p;
+
+	bytes = (bytes + HUGE - 1) / HUGE * HUGE;
+	if (bytes < 4 * HUGE || posix_memalign(&p, HUGE, bytes))
+		return wf_alloc(e->arena, bytes);
+	madvise(p, bytes, MADV_HUGEPAGE);
+	struct cpu_block *block = wf_alloc(e->arena, sizeof *block);
+	if (!block) {
+		free(p);
+		return NULL;
+	}
+	*block = (struct cpu_block){p, e->block};
+	e->block = block;
+	return p;
+}
+
+struct cpu_mat *weights_pack(struct cpu_exec *e, wf_tensor *t)
+{
+	struct cpu_mat *m = wf_alloc(e->arena, sizeof *m);
+	wf_arena *scratch = NULL;
+	struct packing p = {e, m, t, NULL, 0};
+
+	for (struct cpu_packed *have = e->packed; have; have = have->next)
+		if (have->t == t)
+			return have->m;
+	if (!m || cpu_mat_init(m, t->dtype, t->dim[0], t->dim[1], e->base.err))
+		return NULL;
+	p.row_bytes = wf_row_bytes(t->dtype, t->dim[1]);
+	if (!find_row(t, 0, p.row_bytes)) {
+		struct wf_blob blob;
+		scratch = wf_arena_new();
+		if (!scratch || graph_constant_bytes(t, scratch, &blob))
+			goto fail;
+		p.dense = blob.data;
+	}
+	m->data = big_alloc(e, m->bytes);
+	struct cpu_packed *kept = wf_alloc(e->arena, sizeof *kept);
+	if (!m->data || !kept)
+		goto fail;
+	team_run(e->team, pack_panels, &p);
+	*kept = (struct cpu_packed){t, m, e->packed};
+	e->packed = kept;
+	wf_arena_free(scratch);
+	return m;
+fail:
+	wf_arena_free(scratch);
+	wf_fail(e->base.err, "cpu: out of memory for %zu bytes of weights (%lld x %lld)", m->bytes,
+		(long long)m->rows, (long long)m->cols);
+	return NULL;
+}
+
+const void *weights_raw(struct cpu_exec *e, wf_tensor *t)
+{
+	struct wf_blob blob;
+
+	return graph_constant_bytes(t, e->arena, &blob) ? NULL : blob.data;
+}
+
+const float *weights_f32(struct cpu_exec *e, wf_tensor *t)
+{
+	if (!t->data && graph_constant(t, e->arena))
+		return NULL;
+	return t->data;
+}
