@@ -5,6 +5,7 @@
  * Then threads claim chunks of output columns, compute a tile and run the epilogue on it while it
  * is in cache. */
 #include "backends/cpu/cpu.h"
+#include <string.h>
 
 enum { TILE_FLOATS = 32 * 1024, MAX_TOKENS = 256 };
 
@@ -60,8 +61,11 @@ static void run_tile(struct cpu_exec *e, struct cpu_kernel *k, int id, const uin
 	};
 
 	e->k->dot(&dot);
-	for (int t = 0; !direct && t < rows; t++)
+	for (int t = 0; !direct && t < rows; t++) {
+		if (k->out)
+			memcpy(k->out + (first + t) * k->N + column, tile + t * dot.stride, sizeof *tile * (hi - column));
 		program_run(e, &k->after, id, first + t, tile + t * dot.stride, column, hi);
+	}
 }
 
 void dot_run(struct cpu_exec *e, struct cpu_kernel *k, int id)
