@@ -47,6 +47,8 @@ $B/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(if $(CUDA),-I$(CUDA)/include -DWF_CUDA) -c -o $@ $<
 
+$B/ops/%.o: override CFLAGS += -O3
+
 define isa
 $B/%.$1.o: %.c
 	@mkdir -p $$(@D)

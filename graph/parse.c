@@ -258,7 +258,7 @@ static wf_tensor *call(struct parser *p);
 
 static wf_tensor *operand(struct parser *p)
 {
-	int64_t id;
+	int64_t id = 0;
 
 	if (accept(p, '@'))
 		return named_leaf(p, &wf_op_weight);
@@ -492,7 +492,7 @@ static int node_suffix(struct parser *p, struct member *m)
 static int node_line(struct parser *p)
 {
 	struct member m = {.kernel = p->kernel};
-	int64_t id;
+	int64_t id = 0;
 
 	if (integer(p, 0, INT32_MAX, &id))
 		return -1;
@@ -575,7 +575,7 @@ static int plan_line(struct parser *p)
 static int kernel_line(struct parser *p)
 {
 	char kind[MAXNAME];
-	int64_t id;
+	int64_t id = 0;
 
 	if (!p->plan || p->plan->stage < PLAN_FUSE || p->kernel >= 0)
 		return complain(p, "a kernel outside a fused plan or within another");
