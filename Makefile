@@ -31,9 +31,11 @@ ISA_avx512 := -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx5
 ISA_avx2   := -O3 -mavx2 -mfma -mf16c
 ISA_plain  := -O3
 
-all: weft $B/libweft.a $B/libweft.so
+BIN     := $(if $(SAN),$B/weft,weft)
 
-weft: $(TOOLS:%.c=$B/%.o) $B/libweft.a
+all: $(BIN) $B/libweft.a $B/libweft.so
+
+$(BIN): $(TOOLS:%.c=$B/%.o) $B/libweft.a
 	$(CC) $(CFLAGS) $(LDFLAGS) -rdynamic -o $@ $(TOOLS:%.c=$B/%.o) -Wl,--whole-archive $B/libweft.a -Wl,--no-whole-archive $(LIBS) $(EDIT)
 
 $B/libweft.a: $(OBJ)
@@ -75,8 +77,27 @@ $B/fuzz/%: tests/fuzz/%.c $(SRC)
 	@mkdir -p $(@D)
 	clang -O1 -g -std=c11 -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -o $@ $< $(FUZZ_$*) $(LIBS)
 
+tests: $(UNITS)
+
+demo check:
+	@SAN=$(SAN) sh tests/$@.sh
+
+install: weft $B/libweft.a $B/libweft.so
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/weft/graph \
+	  $(DESTDIR)$(PREFIX)/include/weft/ops $(DESTDIR)$(PREFIX)/include/weft/models $(DESTDIR)$(PREFIX)/include/weft/backends
+	install weft $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 $B/libweft.a $(DESTDIR)$(PREFIX)/lib/
+	install $B/libweft.so $(DESTDIR)$(PREFIX)/lib/libweft.so.0
+	ln -sf libweft.so.0 $(DESTDIR)$(PREFIX)/lib/libweft.so
+	for d in graph ops models; do install -m 644 $$d/*.h $(DESTDIR)$(PREFIX)/include/weft/$$d/; done
+	install -m 644 backends/backend.h $(DESTDIR)$(PREFIX)/include/weft/backends/
+	sed 's|@PREFIX@|$(PREFIX)|' tools/weft.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/weft.pc
+
+help:
+	@sed -n 's/^# //p' Makefile
+
 clean:
 	rm -rf build build-san weft
 
-.PHONY: all clean fuzz
+.PHONY: all clean fuzz tests demo check install help
 -include $(shell find $B -name '*.d' 2>/dev/null)
