@@ -387,6 +387,8 @@ wf_graph *wf_model_graph(const wf_model *m, wf_arena *arena, wf_error *err)
 	g->name = m->arch->name;
 	g->weights = m->weights;
 	g->wdtype = m->config.dtype;
+	g->act = m->act;
+	g->kvtype = m->kvtype;
 	m->arch->build(g, &m->config);
 	return wf_failed(g) ? NULL : g;
 }

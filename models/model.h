@@ -210,6 +210,7 @@ struct wf_model {
 	const char *chat_template;            /* Jinja source from the files; NULL when none */
 	const char *path;
 	int64_t weight_bytes;                 /* of all tensors in the files */
+	wf_dtype act, kvtype;                 /* of the graphs made from it; the caller's to set, f32 at first */
 };
 
 enum {
@@ -261,6 +262,8 @@ const char  *wf_template_guess(const wf_tokenizer *); /* a built-in's name by th
 /* The prompt's text, malloc'd; *len without the NUL.  NULL after wf_fail (raise_exception, limits). */
 char *wf_template_render(const wf_template *, wf_error *, const struct wf_message *, int n,
 		bool generation_prompt, const char *bos, const char *eos, size_t *len);
+/* The same with all variables as a JSON object: {"messages": [...], "tools": [...], ...}. */
+char *wf_template_render_json(const wf_template *, wf_error *, const char *json, size_t json_len, size_t *len);
 
 /* ---- engine/runner.c: a plan, its KV pages and its executor ------------------------------------------ */
 
