@@ -384,6 +384,20 @@ int fuse_run(wf_plan *);       /* nodes to kernels                          */
 int order_run(wf_plan *);      /* kernels to a list                         */
 int place_run(wf_plan *);      /* values to offsets in one buffer           */
 
+/* ---- place.c ------------------------------------------------------------------------------- */
+
+struct place_item {                           /* bytes live from kernel first to last, both counted */
+	int64_t bytes;                        /* a multiple of 64 */
+	int first, last;
+	int64_t offset;                       /* the result */
+	int64_t trial;                        /* the rest is place_pack's own */
+	double rank;
+	int next, id;
+};
+
+int64_t place_bound(const struct place_item *, int n);  /* most bytes live at once: no packing beats it */
+int64_t place_pack(struct place_item *, int n);         /* offsets without overlap; the buffer's bytes */
+
 /* ---- cost.c -------------------------------------------------------------------------------- */
 
 struct wf_device {                            /* what a forecast needs to know of a device */
