@@ -201,6 +201,7 @@ struct wf_graph {
 	const char *name;                 /* the architecture */
 	const char *scope;
 	int64_t bound[3];                 /* current values of T, S, R: see wf_size() */
+	int64_t ctx;                      /* for costs: tokens of a sequence once the step is done; 0: its share of T */
 	wf_dtype kvtype;                  /* dtype of cached keys and values */
 	const struct wf_kv *kv;           /* bound while graph_eval() runs */
 	wf_tensor **table;                /* hash-consing, size a power of two */
@@ -373,6 +374,9 @@ int      plan_reserve(wf_plan *, int nkernel);      /* room for values of all no
 int      plan_add_member(wf_plan *, int kernel, wf_tensor *);
 int      plan_renumber(wf_plan *);                  /* node ids in the order of printing */
 void     plan_bounds(wf_plan *);                    /* g->bound = the upper bounds */
+/* The kernels' costs at other sizes than the bounds; ctx: tokens of each sequence once the step is done. */
+struct wf_sizes { int64_t tokens, seqs, rows, ctx; };
+void     plan_cost_at(wf_plan *, const struct wf_sizes *);
 bool     plan_skips(const wf_plan *, const char *pass);
 int      plan_derive(wf_plan *);                    /* from membership: in, out, stored, live ranges, costs, hashes */
 void     plan_note(wf_plan *, struct wf_note);

@@ -248,7 +248,21 @@ static void derive_cost(wf_plan *plan, wf_kernel *kernel)
 	}
 	for (int i = 0; i < kernel->nout; i++)
 		if (!plan->value[kernel->out[i]->id].alias)
-			kernel->cost.bytes_out += (double)plan->value[kernel->out[i]->id].bytes;
+			kernel->cost.bytes_out += (double)wf_nelem(kernel->out[i]) * wf_dtypes[kernel->out[i]->dtype].bytes;
+}
+
+void plan_cost_at(wf_plan *plan, const struct wf_sizes *at)
+{
+	wf_graph *g = plan->g;
+
+	g->bound[0] = at->tokens;
+	g->bound[1] = at->seqs;
+	g->bound[2] = at->rows;
+	g->ctx = at->ctx;
+	for (int k = 0; k < plan->nkernel; k++)
+		derive_cost(plan, &plan->kernel[k]);
+	g->ctx = 0;
+	plan_bounds(plan);
 }
 
 static int position(wf_tensor *const *list, int n, const wf_tensor *t)

@@ -85,15 +85,18 @@ static void eval(wf_tensor *y)
 	}
 }
 
-/* At the bounds: every token sees as many as there are tokens in the step. */
+/* A sequence's tokens are its last ones: on average each sees half of the step's and all before. */
 static struct wf_cost cost(const wf_tensor *y)
 {
 	const wf_tensor *kv = y->in[1];
-	double rows = (double)wf_rows(y), width = (double)(wf_last(y->in[0]) + wf_last(y)), ctx = (double)y->g->bound[0];
+	double rows = (double)wf_rows(y), width = (double)(wf_last(y->in[0]) + wf_last(y));
+	double seqs = (double)y->g->bound[1], each = (double)y->g->bound[0] / seqs, window = y->attr[WINDOW];
+	double ctx = y->g->ctx ? (double)y->g->ctx : each;
+	double seen = ctx - (each - 1) / 2, kept = window > 0 && window + each < ctx ? window + each : ctx;
 	struct wf_cost c = {.bytes_out = 4 * (double)wf_nelem(y), .bytes_in = 4 * (double)wf_nelem(y->in[0])};
 
-	c.flops = 2 * rows * ctx / 2 * width;
-	c.bytes_kv = (double)wf_size(kv, 1) * ctx * width * wf_dtypes[kv->dtype].bytes;
+	c.flops = 2 * rows * (window > 0 && window < seen ? window : seen) * width;
+	c.bytes_kv = seqs * (double)wf_size(kv, 1) * kept * width * wf_dtypes[kv->dtype].bytes;
 	return c;
 }
 
