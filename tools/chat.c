@@ -1,0 +1,289 @@
+/* chat.c - a conversation: each turn renders the whole of it, and only what is new is computed.
+ *
+ * Ctrl-C stops an answer, or clears the line; Ctrl-D and /exit end the program. */
+#include "tools/weft.h"
+
+#include <errno.h>
+#include <histedit.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { MAXHISTORY = 1000 };
+
+struct chat {
+	struct session *s;
+	struct generator g;
+	wf_template *template;
+	struct wf_message *message;           /* [n], contents malloc'd */
+	int n, max;
+	EditLine *edit;                       /* NULL when standard input is no terminal */
+	History *history;
+	char history_path[512];
+};
+
+/* ---- lines ---- */
+
+static const char *prompt_now = "> ";
+
+static char *show_prompt(EditLine *edit)
+{
+	(void)edit;
+	return (char *)(uintptr_t)prompt_now;
+}
+
+/* $XDG_STATE_HOME/weft/history, its folders made; "" when there is no home. */
+static void find_history(char *out, size_t cap)
+{
+	const char *xdg = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+
+	out[0] = 0;
+	if (xdg && *xdg == '/')
+		snprintf(out, cap, "%s/weft/history", xdg);
+	else if (home)
+		snprintf(out, cap, "%s/.local/state/weft/history", home);
+	for (char *slash = out[0] ? strchr(out + 1, '/') : NULL; slash; slash = strchr(slash + 1, '/')) {
+		*slash = 0;
+		mkdir(out, 0700);
+		*slash = '/';
+	}
+}
+
+static void open_lines(struct chat *c)
+{
+	HistEvent event;
+
+	if (!isatty(STDIN_FILENO))
+		return;
+	c->edit = el_init("weft", stdin, stderr, stderr);
+	c->history = history_init();
+	if (!c->edit)
+		return;
+	el_set(c->edit, EL_PROMPT, show_prompt);
+	el_set(c->edit, EL_EDITOR, "emacs");
+	find_history(c->history_path, sizeof c->history_path);
+	if (c->history) {
+		history(c->history, &event, H_SETSIZE, MAXHISTORY);
+		history(c->history, &event, H_SETUNIQUE, 1);
+		history(c->history, &event, H_LOAD, c->history_path);
+		el_set(c->edit, EL_HIST, history, c->history);
+	}
+	el_source(c->edit, NULL);
+}
+
+static void close_lines(struct chat *c)
+{
+	HistEvent event;
+	mode_t mask = umask(077);
+
+	if (c->history && c->history_path[0])
+		history(c->history, &event, H_SAVE, c->history_path);
+	umask(mask);
+	if (c->history)
+		history_end(c->history);
+	if (c->edit)
+		el_end(c->edit);
+}
+
+static void remember(struct chat *c, const char *line)
+{
+	HistEvent event;
+
+	if (c->history && line[strspn(line, " \n")])
+		history(c->history, &event, H_ENTER, line);
+}
+
+/* One physical line, malloc'd without its newline.  NULL at the end; "" with `interrupted` set when
+ * Ctrl-C cleared it. */
+static char *read_line(struct chat *c, const char *prompt)
+{
+	char *line = NULL;
+	size_t cap = 0;
+	int n = 0;
+
+	prompt_now = prompt;
+	if (!c->edit) {
+		n = (int)getline(&line, &cap, stdin);
+		if (n < 0) {
+			free(line);
+			return NULL;
+		}
+	} else {
+		const char *got = el_gets(c->edit, &n);
+		if (!got || n <= 0)
+			return n < 0 && errno == EINTR && interrupted ? strdup("") : NULL;
+		remember(c, got);
+		line = strdup(got);
+	}
+	if (line)
+		line[strcspn(line, "\r\n")] = 0;
+	return line;
+}
+
+/* Lines that end in a backslash go on. */
+static char *read_turn(struct chat *c)
+{
+	char *turn = read_line(c, "> ");
+
+	for (size_t len; turn && (len = strlen(turn)) && turn[len - 1] == '\\' && !interrupted; ) {
+		char *more = read_line(c, ". "), *both;
+		if (!more)
+			break;
+		turn[len - 1] = '\n';
+		both = realloc(turn, len + strlen(more) + 1);
+		if (both)
+			strcpy(both + len, more);
+		else
+			free(turn);
+		free(more);
+		turn = both;
+	}
+	return turn;
+}
+
+/* ---- turns ---- */
+
+/* Owns text from here on. */
+static int add_message(struct chat *c, const char *role, char *text)
+{
+	if (text && c->n == c->max) {
+		int max = c->max * 2 + 8;
+		struct wf_message *more = realloc(c->message, max * sizeof *more);
+		if (more) {
+			c->message = more;
+			c->max = max;
+		}
+	}
+	if (!text || c->n == c->max) {
+		free(text);
+		return wf_fail(&c->s->err, "out of memory");
+	}
+	c->message[c->n++] = (struct wf_message){role, text};
+	return 0;
+}
+
+static void drop_messages(struct chat *c, int from)
+{
+	while (c->n > from)
+		free((char *)(uintptr_t)c->message[--c->n].content);
+}
+
+static int begin(struct chat *c)
+{
+	drop_messages(c, 0);
+	return c->s->o->system ? add_message(c, "system", strdup(c->s->o->system)) : 0;
+}
+
+static int feed(struct chat *c)
+{
+	struct ids ids = {0};
+	int result = prompt_render(c->s, c->template, c->message, c->n, &ids);
+
+	if (!result)
+		result = generator_feed(&c->g, &ids);
+	ids_free(&ids);
+	return result;
+}
+
+/* Owns text.  A turn that does not fit is forgotten. */
+static int turn(struct chat *c, char *text)
+{
+	struct answer answer = {0};
+	int before = c->n;
+
+	if (add_message(c, "user", text))
+		return -1;
+	int result = feed(c);
+	if (result) {
+		drop_messages(c, before);
+		if (result > 0)
+			say(c->s->o, "The conversation does not fit %lld tokens any more: /reset starts anew, -c N gives more.\n",
+				(long long)session_ctx(c->s));
+		return result < 0 ? -1 : 0;
+	}
+	enum generate_end end = interrupted ? END_INTERRUPT : generator_run(&c->g, c->s->o->predict, stdout, &answer);
+	putchar('\n');
+	fflush(stdout);
+	if (end == END_CONTEXT)
+		say(c->s->o, "(the context is full)\n");
+	if (c->s->o->verbose)
+		generator_report(&c->g);
+	if (end == END_FAILED) {
+		free(answer.text);
+		return -1;
+	}
+	return add_message(c, "assistant", answer.text ? answer.text : strdup(""));
+}
+
+/* 1: leave. */
+static int command(struct chat *c, const char *line)
+{
+	if (!strcmp(line, "/exit") || !strcmp(line, "/quit") || !strcmp(line, "/bye"))
+		return 1;
+	if (!strcmp(line, "/reset"))
+		return begin(c) ? -1 : 0;
+	say(c->s->o, "/reset starts anew, /exit leaves; Ctrl-C stops an answer; a line that ends in \\ goes on\n");
+	return 0;
+}
+
+static int talk(struct chat *c)
+{
+	int result = begin(c);
+
+	while (!result) {
+		interrupted = 0;
+		char *line = read_turn(c);
+		if (!line)
+			break;
+		if (interrupted || !line[strspn(line, " \t")]) {
+			if (interrupted)
+				say(c->s->o, "\n(Ctrl-D or /exit leaves)\n");
+			free(line);
+		} else if (line[0] == '/') {
+			result = command(c, line);
+			free(line);
+		} else {
+			result = turn(c, line);
+		}
+	}
+	return result < 0 ? -1 : 0;
+}
+
+static int open_chat(struct chat *c)
+{
+	struct session *s = c->s;
+
+	if (session_model(s, 0))
+		return -1;
+	int found = prompt_template(s, true, &c->template);
+	if (found <= 0)
+		return wf_fail(&s->err, "the model has no chat template (--chat-template NAME chooses one)");
+	int64_t ctx = session_ctx(s), most = session_step(s) < ctx ? session_step(s) : ctx;
+	struct wf_sizes sizes = {.tokens = most, .seqs = 1, .rows = 1, .ctx = ctx};
+	return session_plan(s, &sizes, NULL) || session_runner(s, &sizes, false) || generator_start(&c->g, s) ? -1 : 0;
+}
+
+int chat_main(const struct options *o)
+{
+	struct session s;
+	struct chat c = {.s = &s};
+
+	session_start(&s, o);
+	int result = open_chat(&c);
+	if (!result) {
+		if (isatty(STDIN_FILENO))
+			say(o, "%s%s%s  /reset starts anew, /exit leaves\n", style(stderr, "1"),
+				s.model->config.name ? s.model->config.name : s.model->path, style(stderr, "0"));
+		open_lines(&c);
+		catch_interrupt(true);
+		result = talk(&c);
+		close_lines(&c);
+	}
+	drop_messages(&c, 0);
+	free(c.message);
+	generator_end(&c.g);
+	if (result)
+		return session_failed(&s);
+	session_close(&s);
+	return close_stdout(o, WEFT_OK);
+}

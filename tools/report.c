@@ -1,0 +1,147 @@
+/* report.c - messages, numbers and the terminal. */
+#include "tools/weft.h"
+
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+volatile sig_atomic_t interrupted;
+
+/* ---- messages ---- */
+
+static int message(const struct options *o, int code, const char *fmt, va_list ap)
+{
+	fflush(stdout);
+	fprintf(stderr, "%sweft %s:%s ", style(stderr, "1;31"), commands[o->command].name, style(stderr, "0"));
+	vfprintf(stderr, fmt, ap);
+	fputc('\n', stderr);
+	return code;
+}
+
+int failed(const struct options *o, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	int code = message(o, WEFT_FAILED, fmt, ap);
+	va_end(ap);
+	return code;
+}
+
+int misused(const struct options *o, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	int code = message(o, WEFT_USAGE, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "Try 'weft %s --help'.\n", commands[o->command].name);
+	return code;
+}
+
+void say(const struct options *o, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (o->quiet)
+		return;
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+}
+
+void say_more(const struct options *o, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!o->verbose)
+		return;
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+}
+
+/* ---- the terminal ---- */
+
+bool is_plain(FILE *f)
+{
+	const char *none = getenv("NO_COLOR"), *term = getenv("TERM");
+
+	return (none && *none) || !isatty(fileno(f)) || (term && !strcmp(term, "dumb"));
+}
+
+const char *style(FILE *f, const char *codes)
+{
+	static char ring[8][16];
+	static int at;
+
+	if (is_plain(f))
+		return "";
+	at = (at + 1) % 8;
+	snprintf(ring[at], sizeof ring[at], "\033[%sm", codes);
+	return ring[at];
+}
+
+int close_stdout(const struct options *o, int code)
+{
+	if (fflush(stdout) || ferror(stdout))
+		return failed(o, "cannot write to standard output");
+	return code;
+}
+
+static void on_interrupt(int sig)
+{
+	(void)sig;
+	interrupted = 1;
+}
+
+void catch_interrupt(bool again)
+{
+	struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = again ? 0 : (int)SA_RESETHAND};
+
+	sigemptyset(&action.sa_mask);
+	sigaction(SIGINT, &action, NULL);
+}
+
+/* ---- numbers ---- */
+
+const char *bytes_text(double bytes, char out[32])
+{
+	static const char *const unit[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+	int u = 0;
+
+	for (; (bytes >= 1000 || bytes <= -1000) && u < 4; u++)
+		bytes /= 1024;
+	snprintf(out, 32, u ? "%.2f %s" : "%.0f %s", bytes, unit[u]);
+	return out;
+}
+
+const char *count_text(double n, char out[32])
+{
+	static const char *const unit[] = {"", " k", " M", " G", " T"};
+	int u = 0;
+
+	for (; n >= 1000 && u < 4; u++)
+		n /= 1000;
+	snprintf(out, 32, u ? "%.2f%s" : "%.0f%s", n, unit[u]);
+	return out;
+}
+
+const char *seconds_text(double s, char out[32])
+{
+	if (s >= 1)
+		snprintf(out, 32, "%.2f s", s);
+	else if (s >= 1e-3)
+		snprintf(out, 32, "%.2f ms", s * 1e3);
+	else
+		snprintf(out, 32, "%.2f us", s * 1e6);
+	return out;
+}
+
+double seconds_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}

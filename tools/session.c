@@ -1,0 +1,229 @@
+/* session.c - from options to a model, a plan and a runner: the same steps for every command. */
+#include "tools/weft.h"
+#include "ops/ops.h"
+
+#include <string.h>
+
+#ifdef NDEBUG
+enum { VERIFY = false };
+#else
+enum { VERIFY = true };
+#endif
+
+void session_start(struct session *s, const struct options *o)
+{
+	*s = (struct session){.o = o};
+}
+
+void session_close(struct session *s)
+{
+	wf_runner_free(s->runner);
+	wf_arena_free(s->arena);
+	wf_model_close(s->model);
+	*s = (struct session){.o = s->o};
+}
+
+int session_failed(struct session *s)
+{
+	int code = failed(s->o, "%s", s->err.set ? s->err.text : "failed");
+
+	session_close(s);
+	return code;
+}
+
+/* ---- the model ---- */
+
+static const char *model_path(const struct options *o)
+{
+	return o->model ? o->model : o->narg ? o->arg[0] : NULL;
+}
+
+static bool ends_in(const char *s, const char *end)
+{
+	size_t len = strlen(s), n = strlen(end);
+
+	return len >= n && !strcmp(s + len - n, end);
+}
+
+/* A type option's value; `absent` when it was not given. */
+static int type_option(struct session *s, const char *option, const char *name, wf_dtype absent, wf_dtype *out)
+{
+	int found = name ? wf_dtype_find(name) : (int)absent;
+
+	if (found < 0)
+		return wf_fail(&s->err, "%s: unknown type '%s'", option, name);
+	*out = (wf_dtype)found;
+	return 0;
+}
+
+static int open_backend(struct session *s)
+{
+	const char *name = s->o->backend ? s->o->backend : s->o->gpu ? "cuda" : "cpu";
+
+	s->backend = wf_backend_find(name);
+	if (!s->backend && s->o->backend)
+		return wf_fail(&s->err, "backend %s is not part of this build", name);
+	return 0;
+}
+
+static int set_types(struct session *s)
+{
+	bool exact = s->o->command == COMMAND_verify;
+	wf_dtype act = s->backend ? s->backend->act : WF_F16;
+
+	/* a backend that prefers f32 keeps activations as nothing else; --act then chooses what products read */
+	if (act != WF_F32 && type_option(s, "--act", s->o->act, exact ? WF_F32 : act, &act))
+		return -1;
+	s->model->act = act;
+	if (type_option(s, "--cache-type", s->o->kvtype, exact ? WF_F32 : WF_F16, &s->model->kvtype))
+		return -1;
+	return s->model->weights ? 0 : type_option(s, "--wtype", s->o->wtype, s->model->config.dtype, &s->model->config.dtype);
+}
+
+int session_model(struct session *s, int flags)
+{
+	const struct options *o = s->o;
+	const char *path = model_path(o);
+	const wf_arch *arch = NULL;
+	double start = seconds_now();
+
+	if (o->narg > (o->model ? 0 : 1)) {
+		wf_fail(&s->err, "unexpected argument '%s'", o->arg[o->model ? 0 : 1]);
+		return -1;
+	}
+	if (!path)
+		return wf_fail(&s->err, "expected a model: -m PATH, or WEFT_MODEL in the environment");
+	if (o->arch && ends_in(o->arch, ".so") && !(arch = wf_arch_load(&s->err, o->arch)))
+		return -1;
+	if (o->no_mmap)
+		flags |= WF_OPEN_NO_MMAP;
+	s->model = wf_model_open(&s->err, path, arch, flags);
+	if (!s->model || open_backend(s))
+		return -1;
+	s->open_s = seconds_now() - start;
+	return flags & WF_OPEN_VOCAB_ONLY ? 0 : set_types(s);
+}
+
+/* ---- the plan ---- */
+
+static wf_graph *build_graph(struct session *s)
+{
+	wf_graph *g = wf_model_graph(s->model, s->arena, &s->err);
+
+	if (g && s->o->random_weights && s->backend == &wf_backend_cpu)
+		g->weights = wf_random_weights(g, s->arena, s->o->seed < 0 ? 0 : (uint64_t)s->o->seed);
+	return g && !wf_failed(g) ? g : NULL;
+}
+
+/* A dump read back: the passes that are left run on it. */
+static int read_graph(struct session *s, const struct wf_plan_opt *opt)
+{
+	size_t len;
+	wf_plan *plan;
+	char *text = read_path(&s->err, s->o->graph, &len);
+	wf_graph *g = text ? wf_graph_new(s->arena, &s->err, wf_ops) : NULL;
+
+	if (g) {
+		g->weights = s->model->weights;
+		g->act = s->model->act;
+		g->kvtype = s->model->kvtype;
+	}
+	int result = g ? text_parse(g, text, len, &plan) : -1;
+	free(text);
+	if (result)
+		return -1;
+	if (!plan) {
+		s->plan = wf_plan_build(g, wf_rules, s->backend, opt);
+		return s->plan ? 0 : -1;
+	}
+	plan->rules = wf_rules;
+	plan->backend = s->backend;
+	if (plan->stage < PLAN_FUSE) {
+		plan->opt = *opt;
+	} else {
+		plan->opt.stop_after = opt->stop_after;
+		plan->opt.skip = opt->skip;
+	}
+	s->plan = plan;
+	return graph_verify(g) || plan_verify(plan) || plan_continue(plan) ? -1 : 0;
+}
+
+int session_plan(struct session *s, const struct wf_sizes *sizes, const char *stop_after)
+{
+	struct wf_plan_opt opt = {.max_tokens = sizes->tokens, .max_seqs = sizes->seqs, .max_rows = sizes->rows,
+		.skip = s->o->skip, .stop_after = stop_after, .verify = VERIFY};
+
+	s->arena = wf_arena_new();
+	if (!s->arena)
+		return wf_fail(&s->err, "out of memory");
+	if (s->o->graph)
+		return read_graph(s, &opt);
+	wf_graph *g = build_graph(s);
+	if (!g)
+		return -1;
+	s->plan = wf_plan_build(g, wf_rules, s->backend, &opt);
+	return s->plan ? 0 : -1;
+}
+
+/* ---- the runner ---- */
+
+static const char *cache_dir(const struct options *o, char *out, size_t cap)
+{
+	const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+
+	if (o->cache)
+		return o->cache;
+	if (xdg && *xdg == '/')
+		snprintf(out, cap, "%s/weft", xdg);
+	else if (home)
+		snprintf(out, cap, "%s/.cache/weft", home);
+	else
+		return NULL;
+	return out;
+}
+
+int session_runner(struct session *s, const struct wf_sizes *sizes, bool profile)
+{
+	char dir[512];
+	const struct options *o = s->o;
+	double start = seconds_now();
+	wf_dtype compute;
+
+	if (!s->plan->g->weights && !o->random_weights)
+		return wf_fail(&s->err, "%s holds no weights (--random-weights makes some)", s->model->path);
+	if (type_option(s, "--act", o->act, o->command == COMMAND_verify ? WF_F32 : WF_NDTYPE, &compute))
+		return -1;
+	s->runner = wf_runner_new(&s->err, s->plan, &(struct wf_runner_opt){
+		.ctx = sizes->ctx, .page_tokens = (int)o->page,
+		.exec = {.threads = (int)o->threads, .isa = o->isa, .compute = compute, .profile = profile,
+			.cache = cache_dir(o, dir, sizeof dir), .random_weights = o->random_weights,
+			.seed = o->seed < 0 ? 0 : (uint64_t)o->seed}});
+	s->load_s = seconds_now() - start;
+	return s->runner ? 0 : -1;
+}
+
+/* ---- sizes ---- */
+
+int64_t session_ctx(const struct session *s)
+{
+	int64_t most = s->model->config.ctx, want = s->o->ctx;
+
+	if (!want)
+		return most > 0 ? most : 4096;
+	return !option_given(s->o, "ctx-size") && most > 0 && most < want ? most : want;
+}
+
+int64_t session_step(const struct session *s)
+{
+	return s->o->batch && s->o->batch < s->o->ubatch ? s->o->batch : s->o->ubatch;
+}
+
+int64_t session_vocab(const struct session *s)
+{
+	const wf_graph *g = s->plan->g;
+
+	for (int i = 0; i < g->nout; i++)
+		if (!strcmp(g->out[i].name, "logits"))
+			return wf_last(g->out[i].t);
+	return 0;
+}

@@ -1,0 +1,370 @@
+/* verify.c - logits and greedy tokens against reference outputs.
+ *
+ * A reference is a safetensors file with cases a, b, ...: X.input_ids, X.logits of every position or
+ * of the last ones, X.greedy (the tokens that follow) and X.margin (how far the best logit was ahead
+ * at each).  Where the margin is under TIE, another token is as good: comparison stops there. */
+#include "tools/weft.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <string.h>
+
+enum { MAXCASE = 64, MAXTEXT = 512 };
+
+static const double TIE = 1e-3;
+
+struct case_ {
+	char name[64];
+	struct ids input, greedy;
+	float *logits, *margin;               /* [rows, vocab] of the last rows of input; [greedy.n] */
+	int64_t rows, vocab, nmargin;
+	/* found */
+	double nmse, worst_nmse;
+	int64_t worst;                        /* position of the worst row */
+	int64_t worst_token;                  /* its furthest logit, with both values */
+	double got, want;
+	int64_t agreed;                       /* greedy tokens equal */
+	bool miss, tie;
+	int32_t other;                        /* the token chosen where it ended */
+};
+
+struct verifier {
+	struct session *s;
+	struct file_map file;
+	struct case_ list[MAXCASE];
+	int n;
+	float *rows;                          /* logits of one case, computed */
+};
+
+/* ---- reading the reference ---- */
+
+/* Whole numbers of type I32 or I64. */
+static int read_ids(struct verifier *v, const safetensors *t, const char *name, struct ids *out)
+{
+	struct wf_blob blob;
+	int64_t n = 1;
+
+	if (!safetensors_find(t, name, &blob))
+		return 0;
+	for (int i = 0; i < blob.ndim; i++)
+		n *= blob.dim[i];
+	bool wide = blob.dtype == WF_NDTYPE && blob.type && !strcmp(blob.type, "I64");
+	if (blob.dtype != WF_I32 && !wide)
+		return wf_fail(&v->s->err, "%s: expected I32 or I64", name);
+	for (int64_t i = 0; i < n; i++) {
+		int32_t id;
+		memcpy(&id, (const char *)blob.data + i * (wide ? 8 : 4), sizeof id);
+		if (ids_add(out, &v->s->err, &id, 1))
+			return -1;
+	}
+	return 0;
+}
+
+static float *read_floats(struct verifier *v, const safetensors *t, const char *name, int64_t *rows, int64_t *cols)
+{
+	struct wf_blob blob;
+
+	*rows = *cols = 0;
+	if (!safetensors_find(t, name, &blob))
+		return NULL;
+	if (blob.dtype > WF_BF16 || blob.ndim < 1) {
+		wf_fail(&v->s->err, "%s: expected numbers of type F32, F16 or BF16", name);
+		return NULL;
+	}
+	*cols = blob.dim[blob.ndim - 1];
+	*rows = 1;
+	for (int i = 0; i + 1 < blob.ndim; i++)
+		*rows *= blob.dim[i];
+	float *out = calloc((size_t)(*rows * *cols) + 1, sizeof *out);
+	if (!out)
+		wf_fail(&v->s->err, "out of memory");
+	else
+		wf_decode(blob.dtype, out, blob.data, *rows * *cols);
+	return out;
+}
+
+static int read_case(struct verifier *v, const safetensors *t, const char *name, size_t len)
+{
+	struct case_ *c = &v->list[v->n];
+	char key[128];
+	int64_t one;
+
+	if (v->n == MAXCASE || len >= sizeof c->name)
+		return wf_fail(&v->s->err, "reference: more than %d cases, or a name of more than %zu characters", MAXCASE,
+			sizeof c->name - 1);
+	*c = (struct case_){0};
+	v->n++;
+	snprintf(c->name, sizeof c->name, "%.*s", (int)len, name);
+	snprintf(key, sizeof key, "%s.input_ids", c->name);
+	if (read_ids(v, t, key, &c->input))
+		return -1;
+	snprintf(key, sizeof key, "%s.logits", c->name);
+	c->logits = read_floats(v, t, key, &c->rows, &c->vocab);
+	snprintf(key, sizeof key, "%s.greedy", c->name);
+	if (read_ids(v, t, key, &c->greedy))
+		return -1;
+	snprintf(key, sizeof key, "%s.margin", c->name);
+	c->margin = read_floats(v, t, key, &one, &c->nmargin);
+	if (v->s->err.set)
+		return -1;
+	if (!c->input.n || !c->logits || c->rows > (int64_t)c->input.n)
+		return wf_fail(&v->s->err, "case %s: expected input_ids and logits of at most as many positions, found %zu and %lld",
+			c->name, c->input.n, (long long)c->rows);
+	return 0;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(((const struct case_ *)a)->name, ((const struct case_ *)b)->name);
+}
+
+static int read_reference(struct verifier *v)
+{
+	char path[MAXTEXT];
+	const char *name = v->s->o->reference, *suffix = ".input_ids";
+
+	if (!name) {
+		snprintf(path, sizeof path, "%s/golden.safetensors", v->s->model->path);
+		name = path;
+	}
+	if (file_map(&v->s->err, name, &v->file))
+		return -1;
+	safetensors *t = safetensors_parse(v->s->model->arena, &v->s->err, v->file.data, v->file.bytes);
+	if (!t)
+		return -1;
+	for (size_t i = 0; i < safetensors_ntensor(t); i++) {
+		struct wf_blob blob;
+		const char *tensor = safetensors_tensor(t, i, &blob);
+		size_t len = strlen(tensor), tail = strlen(suffix);
+		if (len > tail && !strcmp(tensor + len - tail, suffix) && read_case(v, t, tensor, len - tail))
+			return -1;
+	}
+	qsort(v->list, v->n, sizeof *v->list, by_name);
+	return v->n ? 0 : wf_fail(&v->s->err, "%s: no case (a tensor X.input_ids)", name);
+}
+
+static void close_reference(struct verifier *v)
+{
+	for (int i = 0; i < v->n; i++) {
+		ids_free(&v->list[i].input);
+		ids_free(&v->list[i].greedy);
+		free(v->list[i].logits);
+		free(v->list[i].margin);
+	}
+	free(v->rows);
+	if (v->file.data)
+		file_unmap(&v->file);
+}
+
+/* ---- running a case ---- */
+
+static int step(struct verifier *v, wf_seq *seq, const int32_t *id, int n, bool all, const float **logits, int *nrow)
+{
+	int result = wf_runner_step(v->s->runner, &(struct wf_piece){.seq = seq, .token = id, .n = n, .all_rows = all},
+		1, logits, nrow);
+
+	return result > 0 ? wf_fail(&v->s->err, "the KV pages are too few") : result;
+}
+
+/* The prompt, in chunks; logits of its last c->rows positions into v->rows. */
+static int feed(struct verifier *v, const struct case_ *c, wf_seq *seq)
+{
+	int64_t most = wf_runner_max_tokens(v->s->runner), first = (int64_t)c->input.n - c->rows;
+	const float *logits;
+	int nrow;
+
+	if (v->s->o->chunk && v->s->o->chunk < most)
+		most = v->s->o->chunk;
+	for (int64_t at = 0; at < (int64_t)c->input.n; at += most) {
+		int n = (int)((int64_t)c->input.n - at < most ? (int64_t)c->input.n - at : most);
+		bool all = at + n > first;
+		if (step(v, seq, c->input.id + at, n, all, &logits, &nrow))
+			return -1;
+		for (int k = 0; all && k < n; k++)
+			if (at + k >= first)
+				memcpy(v->rows + (at + k - first) * c->vocab, logits + k * c->vocab, sizeof(float) * c->vocab);
+	}
+	return 0;
+}
+
+static int32_t best(const float *logits, int64_t n)
+{
+	int32_t at = 0;
+
+	for (int64_t i = 1; i < n; i++)
+		if (logits[i] > logits[at])
+			at = (int32_t)i;
+	return at;
+}
+
+static void find_furthest(struct case_ *c, const float *got, const float *want)
+{
+	c->worst_token = 0;
+	for (int64_t i = 1; i < c->vocab; i++)
+		if (fabs((double)got[i] - want[i]) > fabs((double)got[c->worst_token] - want[c->worst_token]))
+			c->worst_token = i;
+	c->got = got[c->worst_token];
+	c->want = want[c->worst_token];
+}
+
+/* A logit that is no number makes the error infinite. */
+static void compare(struct case_ *c, const float *rows)
+{
+	double error = 0, power = 0;
+
+	c->worst_nmse = -1;
+	for (int64_t r = 0; r < c->rows; r++) {
+		const float *got = rows + r * c->vocab, *want = c->logits + r * c->vocab;
+		double e = 0, p = 0;
+		for (int64_t i = 0; i < c->vocab; i++) {
+			e += ((double)got[i] - want[i]) * ((double)got[i] - want[i]);
+			p += (double)want[i] * want[i];
+		}
+		if (isnan(e))
+			e = INFINITY;
+		error += e;
+		power += p;
+		double nmse = p > 0 ? e / p : e > 0 ? INFINITY : 0;
+		if (nmse > c->worst_nmse) {
+			c->worst_nmse = nmse;
+			c->worst = (int64_t)c->input.n - c->rows + r;
+			find_furthest(c, got, want);
+		}
+	}
+	c->nmse = power > 0 ? error / power : error > 0 ? INFINITY : 0;
+}
+
+static int follow(struct verifier *v, struct case_ *c, wf_seq *seq)
+{
+	const float *logits = v->rows + (c->rows - 1) * c->vocab;
+	int nrow;
+
+	for (size_t i = 0; i < c->greedy.n; i++) {
+		c->other = best(logits, c->vocab);
+		if (c->other != c->greedy.id[i]) {
+			c->tie = (int64_t)i < c->nmargin && c->margin[i] < TIE;
+			c->miss = !c->tie;
+			return 0;
+		}
+		c->agreed++;
+		if (i + 1 < c->greedy.n && step(v, seq, &c->greedy.id[i], 1, false, &logits, &nrow))
+			return -1;
+	}
+	return 0;
+}
+
+static int run_case(struct verifier *v, struct case_ *c)
+{
+	wf_slab *slab = wf_runner_slab(v->s->runner);
+	wf_seq *seq = wf_seq_new(slab);
+
+	if (!seq)
+		return wf_fail(&v->s->err, "out of memory");
+	if (c->vocab != session_vocab(v->s))
+		wf_fail(&v->s->err, "case %s: logits of %lld tokens, the model has %lld", c->name, (long long)c->vocab,
+			(long long)session_vocab(v->s));
+	int result = v->s->err.set || feed(v, c, seq) ? -1 : 0;
+	if (!result) {
+		compare(c, v->rows);
+		result = follow(v, c, seq);
+	}
+	wf_seq_free(slab, seq);
+	return result;
+}
+
+/* ---- the report ---- */
+
+static bool passes(const struct verifier *v, const struct case_ *c)
+{
+	return c->nmse <= v->s->o->tolerance && !c->miss;
+}
+
+static void greedy_text(const struct case_ *c, char *out, size_t cap)
+{
+	if (c->miss || c->tie)
+		snprintf(out, cap, "%lld/%zu, then %d for %d (margin %.1e%s)", (long long)c->agreed, c->greedy.n, c->other,
+			c->greedy.id[c->agreed], c->agreed < c->nmargin ? c->margin[c->agreed] : 0, c->tie ? ": a tie" : "");
+	else
+		snprintf(out, cap, "%lld/%zu", (long long)c->agreed, c->greedy.n);
+}
+
+static void print_case(const struct verifier *v, const struct case_ *c)
+{
+	char greedy[128];
+	bool ok = passes(v, c);
+
+	greedy_text(c, greedy, sizeof greedy);
+	printf("%s%s%s  %-8s %4zu tokens, %3lld rows  NMSE %.2e  worst %.2e at position %lld (token %lld: %.6g, expected %.6g)"
+		"  greedy %s\n", style(stdout, ok ? "32" : "31"), ok ? "pass" : "FAIL", style(stdout, "0"), c->name,
+		c->input.n, (long long)c->rows, c->nmse, c->worst_nmse, (long long)c->worst, (long long)c->worst_token,
+		c->got, c->want, greedy);
+}
+
+static json_t *number(double v)
+{
+	return isfinite(v) ? json_real(v) : json_null();
+}
+
+static void print_json(const struct verifier *v, bool ok)
+{
+	json_t *list = json_array();
+
+	for (int i = 0; i < v->n; i++) {
+		const struct case_ *c = &v->list[i];
+		json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:b, s:b, s:b}", "name", c->name,
+			"tokens", (json_int_t)c->input.n, "rows", (json_int_t)c->rows, "nmse", number(c->nmse),
+			"worst_nmse", number(c->worst_nmse), "worst_position", (json_int_t)c->worst,
+			"greedy", (json_int_t)c->greedy.n, "greedy_agreed", (json_int_t)c->agreed,
+			"miss", c->miss, "tie", c->tie, "pass", passes(v, c)));
+	}
+	json_t *doc = json_pack("{s:s, s:s, s:f, s:b, s:o}", "model", v->s->model->path, "backend",
+		v->s->backend->name, "tolerance", v->s->o->tolerance, "pass", ok, "cases", list);
+	json_dumpf(doc, stdout, JSON_INDENT(2));
+	putchar('\n');
+	json_decref(doc);
+}
+
+/* ---- all cases ---- */
+
+static int open_plan(struct verifier *v)
+{
+	struct session *s = v->s;
+	int64_t longest = 0, ctx = 0, rows = 0;
+
+	for (int i = 0; i < v->n; i++) {
+		const struct case_ *c = &v->list[i];
+		longest = (int64_t)c->input.n > longest ? (int64_t)c->input.n : longest;
+		ctx = (int64_t)(c->input.n + c->greedy.n) > ctx ? (int64_t)(c->input.n + c->greedy.n) : ctx;
+		rows = c->rows * c->vocab > rows ? c->rows * c->vocab : rows;
+	}
+	if (s->o->chunk && s->o->chunk < longest)
+		longest = s->o->chunk;
+	v->rows = calloc((size_t)rows + 1, sizeof *v->rows);
+	if (!v->rows)
+		return wf_fail(&s->err, "out of memory");
+	struct wf_sizes sizes = {.tokens = longest, .seqs = 1, .rows = longest, .ctx = ctx};
+	return session_plan(s, &sizes, NULL) || session_runner(s, &sizes, false) ? -1 : 0;
+}
+
+int verify_main(const struct options *o)
+{
+	struct session s;
+	struct verifier v = {.s = &s};
+	bool ok = true;
+
+	session_start(&s, o);
+	int result = session_model(&s, 0) || read_reference(&v) || open_plan(&v) ? -1 : 0;
+	for (int i = 0; i < v.n && !result; i++) {
+		result = run_case(&v, &v.list[i]);
+		ok &= passes(&v, &v.list[i]);
+		if (!result && !o->json)
+			print_case(&v, &v.list[i]);
+	}
+	if (!result && o->json)
+		print_json(&v, ok);
+	close_reference(&v);
+	if (result)
+		return session_failed(&s);
+	session_close(&s);
+	return close_stdout(o, ok ? WEFT_OK : WEFT_FAILED);
+}
