@@ -112,9 +112,12 @@ const wf_arch *wf_arch_load(wf_error *err, const char *so_path)
 	const wf_arch *arch;
 
 	/* without a slash dlopen would search the system's folders */
-	snprintf(here, sizeof here, "%s%s", strchr(so_path, '/') ? "" : "./", so_path);
+	if ((size_t)snprintf(here, sizeof here, "./%s", so_path) >= sizeof here) {
+		wf_fail(err, "cannot load the architecture: path too long");
+		return NULL;
+	}
 	symbol_name(so_path, symbol, sizeof symbol);
-	void *object = dlopen(here, RTLD_NOW | RTLD_LOCAL);
+	void *object = dlopen(strchr(so_path, '/') ? so_path : here, RTLD_NOW | RTLD_LOCAL);
 	if (!object) {
 		wf_fail(err, "cannot load the architecture: %s", dlerror());
 		return NULL;

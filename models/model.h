@@ -131,9 +131,8 @@ struct wf_name { const char *canonical, *hf; };
 
 /* A hyper-parameter: where each layout keeps it and into which field it goes.  A key may be several,
  * separated by spaces: the first that is there counts.  hf: a path of names with dots; "rope." stands
- * for the rope_parameters (of full attention) or rope_scaling object.  gguf: follows "ARCH.", unless
- * it begins with "general." or "tokenizer.".  NULL: that layout has none.  A family's row replaces the
- * common row for the same field. */
+ * for the rope_parameters (of full attention) or rope_scaling object.  gguf: follows "ARCH.".  NULL:
+ * that layout has none.  A family's row replaces the common row for the same field. */
 struct wf_key {
 	const char *hf, *gguf;                /* "sliding_window", "attention.sliding_window" */
 	size_t field;                         /* offsetof(wf_config, ...) */
@@ -163,7 +162,7 @@ extern const wf_arch wf_arch_llama;
 
 struct config_source {
 	wf_error *err;
-	const char *file;                     /* for messages: "gguf", "config.json" */
+	const char *file, *prefix;            /* for messages: "config.json", ""; "gguf", "llama." */
 	const void *from;
 	/* 1 and *out set (type 'n' number, 'b' boolean), 0 when absent or null, -1 after wf_fail */
 	int (*get)(const struct config_source *, const char *key, char *type, double *out);

@@ -68,11 +68,11 @@ static const char *const kinds[] = {['i'] = "an integer", ['f'] = "a number", ['
 static int check(const struct config_source *s, const struct wf_key *row, const char *key, char type, double v)
 {
 	if ((type == 'b') != (row->type == 'b'))
-		return wf_fail(s->err, "%s: %s is %s, expected %s", s->file, key,
+		return wf_fail(s->err, "%s: %s%s is %s, expected %s", s->file, s->prefix, key,
 			type == 'b' ? "a boolean" : "a number", kinds[(int)row->type]);
 	if (!(v >= row->min && v <= row->max) || (row->type == 'i' && v != floor(v)))
-		return wf_fail(s->err, "%s: %s is %.17g, expected %s from %.9g to %.9g", s->file, key, v,
-			kinds[(int)row->type], row->min, row->max);
+		return wf_fail(s->err, "%s: %s%s is %.17g, expected %s from %.9g to %.9g", s->file, s->prefix,
+			key, v, kinds[(int)row->type], row->min, row->max);
 	return 0;
 }
 
@@ -115,7 +115,7 @@ static int read_row(const struct config_source *s, const struct wf_key *row, con
 		}
 	}
 	if (isnan(row->absent) && keys)
-		return wf_fail(s->err, "%s: %s is missing", s->file, keys);
+		return wf_fail(s->err, "%s: %s%s is missing", s->file, s->prefix, keys);
 	store(c, row, isnan(row->absent) ? 0 : row->absent);
 	return 0;
 }

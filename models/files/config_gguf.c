@@ -10,14 +10,12 @@ enum { MAXARCH = 64 };
 
 struct from {
 	const gguf *file;
-	char arch[MAXARCH + 1];
+	char prefix[MAXARCH + 2];        /* "llama." */
 };
 
 static void full_key(const struct from *f, const char *key, char *out, size_t cap)
 {
-	bool absolute = !strncmp(key, "general.", 8) || !strncmp(key, "tokenizer.", 10);
-
-	snprintf(out, cap, "%s%s%s", absolute ? "" : f->arch, absolute ? "" : ".", key);
+	snprintf(out, cap, "%s%s", f->prefix, key);
 }
 
 /* 1: the array's one value; 0: an array of booleans, which config_from_gguf() reads itself. */
@@ -153,7 +151,7 @@ static int read_names(struct from *f, wf_arena *arena, wf_error *err, wf_config 
 		return wf_fail(err, "gguf: general.architecture is missing");
 	if (s.len > MAXARCH || !names_plain(s.s, s.len))
 		return wf_fail(err, "gguf: general.architecture is not a name of at most %d bytes", MAXARCH);
-	memcpy(f->arch, s.s, s.len);
+	snprintf(f->prefix, sizeof f->prefix, "%.*s.", (int)s.len, s.s);
 	if (gguf_string(f->file, err, "general.name", &s) && s.len < 4096 && names_plain(s.s, s.len))
 		if (!(c->name = wf_format(arena, "%.*s", (int)s.len, s.s)))
 			return wf_fail(err, "gguf: out of memory");
@@ -163,7 +161,7 @@ static int read_names(struct from *f, wf_arena *arena, wf_error *err, wf_config 
 int config_from_gguf(wf_arena *arena, wf_error *err, const gguf *file, const wf_arch *arch, wf_config *c)
 {
 	struct from from = {.file = file};
-	struct config_source source = {err, "gguf", &from, get};
+	struct config_source source = {err, "gguf", from.prefix, &from, get};
 
 	*c = (wf_config){.gguf = true, .bos = -1, .pad = -1, .dtype = WF_F16};
 	if (read_names(&from, arena, err, c) < 0 || config_rows(&source, arch, c) < 0 ||

@@ -331,7 +331,7 @@ static int read_name(const struct from *f, wf_arena *arena, wf_error *err, wf_co
 
 static int read_doc(wf_arena *arena, wf_error *err, const struct from *f, const wf_arch *arch, wf_config *c)
 {
-	struct config_source source = {err, "config.json", f, get};
+	struct config_source source = {err, "config.json", "", f, get};
 
 	if (check_quantised(f, err) < 0 || config_rows(&source, arch, c) < 0 || read_name(f, arena, err, c) < 0)
 		return -1;
