@@ -93,6 +93,63 @@ int  nvrtc_build(wf_error *, const struct cuda_build_opt *, struct cuda_program 
 void nvrtc_free(struct cuda_program *, int n);      /* what nvrtc_build left in them */
 int  nvrtc_key(wf_error *, const struct cuda_build_opt *, const char *source, struct cuda_key *);
 
+/* ---- page.c: the text of a kernel ----------------------------------------------------------------- */
+
+/* Where a pointer of a kernel comes from; the host resolves it for each kernel that shares the page. */
+enum page_source {
+	PAGE_TABLE,                           /* the binding table */
+	PAGE_VALUE,                           /* an activation */
+	PAGE_CONSTANT,                        /* a weight as laid out on the device */
+	PAGE_KV,                              /* bytes from a page's start to the cache node's layer */
+	PAGE_ROWS, PAGE_PRODUCT,              /* scratch: rows made ready for a product; its bare result */
+	PAGE_PARTS, PAGE_COUNTERS             /* scratch: parts of a split sum; words that start at zero */
+};
+
+struct page_arg {
+	enum page_source from;
+	int place;                            /* i: kernel->in[i]; -1 - i: kernel->node[i] */
+	char type[24], name[16];
+};
+
+struct page_word { const char *from, *to; };
+
+struct page_text { char *text; size_t n, max; };
+
+enum { PAGE_MAXARG = 40 };
+
+struct page {
+	wf_arena *arena;
+	const wf_plan *plan;
+	const wf_kernel *kernel;
+	struct page_text defines, body;
+	struct page_arg arg[PAGE_MAXARG];
+	int narg;
+	bool failed;
+};
+
+void page_open(struct page *, wf_arena *, const wf_plan *, const wf_kernel *);
+void page_define(struct page *, const char *name, const char *fmt, ...) WF_PRINTF(3, 4);
+void page_add(struct page *, const char *fmt, ...) WF_PRINTF(2, 3);
+const char *page_format(struct page *, const char *fmt, ...) WF_PRINTF(2, 3);
+const char *page_number(struct page *, double);     /* as a float literal */
+/* The op's scalar functions, attributes as numbers, words renamed ({0} ends them); once per text. */
+void page_op(struct page *, const wf_tensor *, const struct page_word *);
+const char *page_type(const struct page *, const wf_tensor *);      /* of its values in memory: half, q4_k */
+bool page_is_output(const wf_plan *, const wf_tensor *);
+/* The name of a member of struct args, added when new. */
+const char *page_pointer(struct page *, enum page_source, const wf_tensor *, const char *type, const char *name);
+const char *page_value(struct page *, const wf_tensor *);
+const wf_tensor *page_arg_tensor(const wf_kernel *, const struct page_arg *);
+void page_cache(struct page *, const wf_tensor *cache);             /* functions key_of, value_of */
+int  page_class(const wf_plan *, const wf_tensor *cache);           /* its KV class */
+const char *page_done(struct page *, wf_error *, const char *title, const char *skeleton);
+
+/* ---- dot.c: the hooks of a product ------------------------------------------------------------------ */
+
+enum { EMIT_FEED = 1, EMIT_STORE = 2 };
+/* x8, lift and drop8; row_at and store.  NULL, or why the group cannot be written so. */
+const char *emit_dot_hooks(struct page *, const wf_kernel *, int what);
+
 /* ---- the libraries' entry points --------------------------------------------------------------- */
 
 #ifdef WF_CUDA
