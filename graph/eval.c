@@ -154,10 +154,12 @@ int graph_constant_bytes(wf_tensor *t, wf_arena *scratch, struct wf_blob *out)
 		if (move_bytes(t, scratch, out))
 			return -1;
 	} else {
-		if (t->dtype != WF_F32 && t->dtype != WF_I32)
+		if (t->dtype > WF_I32)
 			return wf_fail(t->g->err, "load: %s cuts blocks of %s", t->op->name, wf_dtypes[t->dtype].name);
 		if (graph_constant(t, scratch))
 			return -1;
+		if (t->dtype == WF_F16 || t->dtype == WF_BF16)       /* in place: exact, the values came from that type */
+			wf_encode(t->dtype, t->data, t->data, wf_nelem(t));
 		out->data = t->data;
 	}
 	out->dtype = t->dtype;

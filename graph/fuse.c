@@ -159,6 +159,12 @@ static void note(struct fuser *f, const struct pair *pair, wf_tensor *from, wf_t
 
 /* ---- load side: the producer joins the group of the anchor it feeds ---- */
 
+/* A product over chosen experts visits its rows in the experts' order. */
+static bool is_routed(const wf_tensor *anchor)
+{
+	return anchor->op->kind == WF_DOT && anchor->nin > 2;
+}
+
 static const char *load_blocker(struct fuser *f, const struct pair *pair, const wf_tensor *t)
 {
 	if (!offered(f->plan->backend, pair->name))
@@ -195,7 +201,7 @@ static void absorb_loads(struct fuser *f, wf_tensor *anchor)
 		const struct pair *pair = find_pair(t->op->kind, kind, LOAD);
 		if (!pair)
 			return;
-		const char *blocker = load_blocker(f, pair, t);
+		const char *blocker = is_routed(anchor) ? "the product's rows are routed" : load_blocker(f, pair, t);
 		note(f, pair, t, at, blocker);
 		if (blocker)
 			return;
@@ -259,7 +265,7 @@ static void absorb_stores(struct fuser *f, wf_tensor *anchor)
 			const struct pair *pair = find_pair(kind, t->op->kind, STORE);
 			if (!pair || f->group[t->id] == group)
 				continue;
-			const char *blocker = store_blocker(f, pair, from, t);
+			const char *blocker = is_routed(anchor) ? "the product's rows are routed" : store_blocker(f, pair, from, t);
 			note(f, pair, from, t, blocker);
 			if (!blocker)
 				join(f, t, group);

@@ -16,6 +16,7 @@ enum { WF_ROPE_HALVES, WF_ROPE_PAIRS };       /* (i, i + n/2) as in GPT-NeoX, or
 struct wf_rope_freqs {
 	int type;                             /* 0 plain, 1 linear, 2 llama3, 3 yarn: enum wf_rope_scaling */
 	double theta, factor, low, high, orig_ctx;
+	bool keep_fractions;                  /* yarn: its bounds are not rounded to whole dims */
 };
 
 struct wf_attention {
@@ -24,6 +25,14 @@ struct wf_attention {
 	double softcap;                       /* c tanh(s / c); 0 none */
 	double alibi;                         /* max bias (8 in Bloom); 0 none */
 	wf_tensor *sinks;                     /* [heads] logits that take weight and give no value; NULL */
+};
+
+enum { WF_GATE_SOFTMAX, WF_GATE_SIGMOID };
+
+struct wf_routing {
+	int k;                                /* experts per token */
+	bool sigmoid;                         /* scores are sigmoids of the logits */
+	int groups, group_k;                  /* experts in groups of which this many count; 0: one group */
 };
 
 #define OPS(OP) \
@@ -51,7 +60,16 @@ struct wf_attention {
 	OP(part,     (wf_graph *g, wf_tensor *w, int64_t start, int64_t n)) \
 	OP(cat,      (wf_graph *g, wf_tensor *const *w, int n)) \
 	OP(weave,    (wf_graph *g, wf_tensor *a, wf_tensor *b, int block)) \
-	OP(repack,   (wf_graph *g, wf_tensor *w, int layout))
+	OP(repack,   (wf_graph *g, wf_tensor *w, int layout)) \
+	OP(strip,    (wf_graph *g, wf_tensor *w, int64_t group, int64_t start, int64_t n)) \
+	OP(transpose,(wf_graph *g, wf_tensor *w)) \
+	OP(flatten,  (wf_graph *g, wf_tensor *w)) \
+	OP(join,     (wf_graph *g, wf_tensor *a, wf_tensor *b)) \
+	OP(route,    (wf_graph *g, wf_tensor *logits, wf_tensor *bias, const struct wf_routing *)) \
+	OP(gates,    (wf_graph *g, wf_tensor *logits, wf_tensor *ids, int mode, bool norm, double scale)) \
+	OP(experts,  (wf_graph *g, wf_tensor *w, wf_tensor *x, wf_tensor *ids, int64_t n)) \
+	OP(mix,      (wf_graph *g, wf_tensor *x, wf_tensor *gates)) \
+	OP(swiglu_clamp, (wf_graph *g, wf_tensor *gate, wf_tensor *up, double alpha, double limit))
 
 #define OP(name, sig) extern const wf_op wf_op_##name; wf_tensor *wf_##name sig;
 OPS(OP)
@@ -102,26 +120,30 @@ const float *map_operand(const wf_tensor *out, int k, int64_t *period);
 
 #define MAP1(name, expr) MAP1_ATTR(name, (void)0, expr)
 
-#define MAP2(name, expr) \
-	static float name##_of(float x, float y) { return expr; } \
+#define MAP2_ATTR(name, attributes, expr) \
+	static float name##_of(const double *attr, float x, float y) { attributes; (void)attr; return expr; } \
 	static void name##_eval(wf_tensor *t) \
 	{ \
 		int64_t period; \
 		const float *a = t->in[0]->data, *b = map_operand(t, 1, &period); \
 		float *o = t->data; \
 		for (int64_t i = 0; i < wf_nelem(t); i++) \
-			o[i] = name##_of(a[i], b[i % period]); \
+			o[i] = name##_of(t->attr, a[i], b[i % period]); \
 	} \
 	WF_CLONES static void name##_span(const struct wf_span *s) \
 	{ \
+		const double *attr = s->attr; \
 		const float *a = s->in[0], *b = s->in[1]; \
 		float *o = s->out; \
+		attributes; (void)attr; \
 		for (int64_t i = 0; i < s->n; i++) { \
 			float x = a[i], y = b[i]; \
 			o[i] = expr; \
 		} \
 	} \
 	static const char name##_cuda[] = "__device__ float " #name "(float x, float y) { return " #expr "; }\n";
+
+#define MAP2(name, expr) MAP2_ATTR(name, (void)0, expr)
 
 /* What an elementwise op's row holds beside its tests. */
 #define MAP_FIELDS(opname) \

@@ -4,7 +4,7 @@
 #include "ops/ops.h"
 #include <string.h>
 
-enum { N, TYPE, THETA, FACTOR, LOW, HIGH, ORIG };
+enum { N, TYPE, THETA, FACTOR, LOW, HIGH, ORIG, TRUNCATE };
 enum { PLAIN, LINEAR, LLAMA3, YARN };
 
 static int shape(wf_graph *g, wf_tensor *y)
@@ -43,8 +43,14 @@ static double yarn_dim(double turns, const double *a)
 
 static float yarn(float freq, int64_t i, const double *a)
 {
-	double low = fmax(floor(yarn_dim(a[HIGH], a)), 0);
-	double high = fmin(ceil(yarn_dim(a[LOW], a)), a[N] - 1);
+	double low = yarn_dim(a[HIGH], a), high = yarn_dim(a[LOW], a);
+
+	if (a[TRUNCATE] != 0) {
+		low = floor(low);
+		high = ceil(high);
+	}
+	low = fmax(low, 0);
+	high = fmin(high, a[N] - 1);
 	double ramp = ((double)i - low) / (high > low ? high - low : 0.001);
 
 	ramp = ramp < 0 ? 0 : ramp > 1 ? 1 : ramp;
@@ -69,10 +75,10 @@ static void eval(wf_tensor *y)
 
 const wf_op wf_op_rope_freqs = {
 	.name   = "rope_freqs",
-	.doc    = "y[i] = theta^(-2i/n), stretched: type 0 not, 1 linear, 2 llama3, 3 yarn (low, high: its slow and fast beta)",
+	.doc    = "y[i] = theta^(-2i/n), stretched: type 0 not, 1 linear, 2 llama3, 3 yarn (low, high: its slow and fast beta; truncate: to whole dims)",
 	.source = "Su et al. 2021, arXiv 2104.09864; YaRN, arXiv 2309.00071",
 	.kind   = WF_LEAF,
-	.attr   = "n type=0 theta=10000 factor=0 low=0 high=0 orig=0",
+	.attr   = "n type=0 theta=10000 factor=0 low=0 high=0 orig=0 truncate=1",
 	.shape  = shape,
 	.eval   = eval,
 	.cost   = no_cost,
@@ -81,11 +87,11 @@ const wf_op wf_op_rope_freqs = {
 		"(rope_freqs n=4 theta=10000)", "[1 0.01]",
 		"(rope_freqs n=4 type=1 theta=10000 factor=4)", "[0.25 0.0025]",
 		"(rope_freqs n=4 type=2 theta=10000 factor=8 low=1 high=4 orig=128)", "[1 0.00125]",
-		"(rope_freqs n=4 type=3 theta=10000 factor=4 low=1 high=32 orig=4096)", "[1 0.0025]"),
+		"(rope_freqs n=4 type=3 theta=10000 factor=4 low=1 high=32 orig=4096)", "[1 0.00625]"),
 };
 
 wf_tensor *wf_rope_freqs(wf_graph *g, int n, const struct wf_rope_freqs *f)
 {
 	return wf_node(g, &wf_op_rope_freqs, NULL, 0, (double[WF_MAXATTR]){
-		n, f->type, f->theta, f->factor, f->low, f->high, f->orig_ctx});
+		n, f->type, f->theta, f->factor, f->low, f->high, f->orig_ctx, !f->keep_fractions});
 }

@@ -6,10 +6,13 @@ static int shape(wf_graph *g, wf_tensor *y)
 {
 	const wf_tensor *table = y->in[0], *ids = y->in[1];
 
-	if (table->ndim != 2 || ids->ndim != 1 || ids->dtype != WF_I32)
-		return wf_fail(g->err, "take: table of %d dims and ids of %d, expected [rows, n] and i32 [k] (%s)",
+	if (table->ndim != 2 || ids->ndim > 2 || ids->dtype != WF_I32)
+		return wf_fail(g->err, "take: table of %d dims and ids of %d, expected [rows, n] and i32 [k] or [k, m] (%s)",
 			table->ndim, ids->ndim, g->scope);
-	y->dim[0] = ids->dim[0];
+	y->ndim = ids->ndim + 1;
+	y->dim[ids->ndim] = table->dim[1];
+	for (int i = 0; i < ids->ndim; i++)
+		y->dim[i] = ids->dim[i];
 	return 0;
 }
 
@@ -36,14 +39,15 @@ static struct wf_cost cost(const wf_tensor *y)
 
 const wf_op wf_op_take = {
 	.name  = "take",
-	.doc   = "y[r,i] = table[ids[r],i]",
+	.doc   = "y[..,i] = table[ids[..],i]",
 	.kind  = WF_MOVE,
 	.nin   = 2,
 	.shape = shape,
 	.eval  = eval,
 	.cost  = cost,
 	.tol   = 1e-12f,
-	.test  = TESTS("(take [[1 2][3 4][5 6]] i32[2 0])", "[[5 6][1 2]]"),
+	.test  = TESTS("(take [[1 2][3 4][5 6]] i32[2 0])", "[[5 6][1 2]]",
+		"(take [[1 2][3 4]] i32[[1 0]])", "[[[3 4][1 2]]]"),
 };
 
 wf_tensor *wf_take(wf_graph *g, wf_tensor *table, wf_tensor *ids)
