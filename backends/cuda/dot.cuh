@@ -1,0 +1,196 @@
+/* dot.cuh - what the matrix product kernels share: hooks, and the stream of a warp's weights.
+ *
+ * A weight is [ROWS][COLS], row-major, blocks of a quantised type whole within a row.  A warp takes
+ * 16 rows by CHUNK columns at a time, by asynchronous copies into a ring of its own in shared memory:
+ * bytes under way then cost no registers, no block-wide barrier stands between request and use, and
+ * every request covers whole sectors.
+ *
+ * Which rows form a tile is the hooks' choice.  A unit is one output row, or with PAIR two rows whose
+ * results meet in one thread: the halves of a rotated head, or a gate and what it gates, without the
+ * weights being rearranged (prompts read the same weights through cuBLASLt).
+ *
+ * Parameters:  ROWS COLS  the matrix            WTYPE  its type: half bf16 float q4_0 ... iq4_xs
+ *              PAIR       1: two rows a unit    UNITS  ROWS, or pairs of rows
+ *              XTYPE YTYPE  activations read and written
+ *              MMA 1      matrix units: 16-bit activations of type MTYPE (the weight's own if it has
+ *                         16 bits); 0: float arithmetic on float activations
+ * Hooks (generated text; HOOKS says they are there):
+ *   struct args          the kernel's one parameter, pointers in the host's order
+ *   row_at(p, unit, side)             address of a row; matrices begin at multiples of 16 bytes
+ *   x8(p, token, k, v)                activations k..k+7 of a token, zero past COLS
+ *   store(p, unit, token, a, b, extra)   the epilogue; returns what ARGMAX compares
+ *   fetch(p, unit, token)             -> extra, with FETCH: read while the weights still stream (a residual)
+ *   count(p)                          tokens of this step
+ */
+#ifndef DOT_CUH
+#define DOT_CUH
+#include "common.cuh"
+#include "dequant.cuh"
+#include "table.cuh"
+
+#ifndef ROWS
+#define ROWS  12288
+#define COLS  4096
+#endif
+#ifndef WTYPE
+#define WTYPE half
+#endif
+#ifndef XTYPE
+#define XTYPE half
+#endif
+#ifndef YTYPE
+#define YTYPE XTYPE
+#endif
+#ifndef PAIR
+#define PAIR  0
+#endif
+#ifndef UNITS
+#define UNITS (PAIR ? ROWS / 2 : ROWS)
+#endif
+#ifndef MMA
+#define MMA   1
+#endif
+#ifndef MTYPE
+#define MTYPE half
+#endif
+
+enum { WLEN = format<WTYPE>::LEN, WBYTES = format<WTYPE>::BYTES };
+enum : long long { ROW_BYTES = (long long)COLS / WLEN * WBYTES };
+enum { XALIGNED = COLS * sizeof(XTYPE) % 16 == 0, YALIGNED = ROWS * sizeof(YTYPE) % 16 == 0 };
+
+#ifndef HOOKS
+struct args { const struct table *table; const byte *w; const XTYPE *x; YTYPE *y; };
+
+__device__ inline int count(const args &p) { return p.table->ntoken; }
+__device__ inline const byte *row_at(const args &p, int unit, int side)
+{
+	return p.w + (PAIR ? 2 * unit + side : unit) * ROW_BYTES;
+}
+__device__ inline void x8(const args &p, int token, int k, float (&v)[8])
+{
+	load8_of<XALIGNED>(p.x + (size_t)token * COLS, k, COLS, v);
+}
+__device__ inline float store(const args &p, int unit, int token, float a, float b, float extra)
+{
+	YTYPE *y = p.y + (size_t)token * ROWS;
+	y[PAIR ? 2 * unit : unit] = from_float<YTYPE>(a);
+	if (PAIR)
+		y[2 * unit + 1] = from_float<YTYPE>(b);
+	return a;
+}
+#endif
+
+/* ---- the stream of weights ------------------------------------------------------------------------- */
+
+enum {
+	DENSE = WLEN == 1,
+	CHUNK = DENSE ? 64 : 256,                          /* columns a warp takes at a time */
+	CHUNKS = (COLS + CHUNK - 1) / CHUNK,
+	PIECE = CHUNK / WLEN * WBYTES,                     /* bytes of one row in a chunk */
+	SNUG = ROW_BYTES % 16 == 0 && PIECE % 16 == 0,     /* every piece begins at a multiple of 16 */
+	SLOT = (SNUG || DENSE ? PIECE : PIECE + 29) / 16 * 16, /* room for it as it lies, with its neighbours' bytes */
+	STAGE = 16 * SLOT,
+	COPIES = ceil_div(SLOT, 32),                       /* 16-byte copies of a lane per chunk */
+	UNIT_ROWS = PAIR ? 8 : 16                          /* units of 16 rows */
+};
+static_assert(!DENSE || SNUG || ROW_BYTES % 2 == 0, "rows of whole values");
+static_assert(COLS % WLEN == 0, "rows hold whole blocks");
+
+struct stream {
+	const byte *row[COPIES];                           /* where this lane's copies come from, at column 0 */
+	unsigned valid;                                    /* bit i: row[i] is one of ours */
+};
+
+/* Rows 0-15 of a tile are units first.., with PAIR their first rows and then their second ones. */
+__device__ inline const byte *tile_row(const args &p, int first, int last, int r)
+{
+	int unit = first + (PAIR ? r & 7 : r);
+	return row_at(p, unit < last ? unit : last - 1, PAIR ? r >> 3 : 0);
+}
+
+__device__ inline void stream_open(const args &p, stream &s, int first, int last)
+{
+	s.valid = 0;
+	for (int i = 0; i < COPIES; i++) {
+		int r = at_most((threadIdx.x % 32 + 32 * i) / (SLOT / 16), 15);
+		s.row[i] = tile_row(p, first, last, r);
+		s.valid |= (unsigned)(first + (PAIR ? r & 7 : r) < last) << i;
+	}
+}
+
+/* Dense columns change places within a row so that neighbouring rows meet different banks. */
+__device__ inline int swizzled(int r, int column) { return DENSE ? column ^ (r & 1) << 2 : column; }
+
+__device__ inline void stream_request(const stream &s, byte *stage, int chunk, wide policy)
+{
+	int left = (int)at_most(PIECE, (int)(ROW_BYTES - (long long)chunk * PIECE));
+	for (int i = 0; i < COPIES; i++) {
+		int u = threadIdx.x % 32 + 32 * i, r = u / (SLOT / 16), column = u % (SLOT / 16);
+		if (SLOT % 32 && r > 15)
+			break;
+		const byte *from = s.row[i] + (long long)chunk * PIECE;
+		byte *to = stage + r * SLOT + swizzled(r, column) * 16;
+		if (DENSE && ROW_BYTES % 16) {
+			for (int k = 0; k < 16; k += 2)
+				*(unsigned short *)(to + k) = s.valid >> i & 1 && column * 16 + k < left ?
+					*(const unsigned short *)(from + column * 16 + k) : 0;
+			continue;
+		}
+		int skew = SNUG ? 0 : (int)((size_t)from & 15);
+		int n = at_least(0, at_most(16, left + skew - column * 16));
+		copy16(shared_at(to), from - skew + column * 16, s.valid >> i & 1 ? n : 0, policy);
+	}
+}
+
+/* Where row r's piece begins past the slot's start: the low bits of its address. */
+__device__ inline unsigned skew_of(const byte *row, int chunk)
+{
+	return SNUG || DENSE ? 0 : (unsigned)((size_t)row + (size_t)chunk * PIECE) & 15;
+}
+
+/* Columns 8i..8i+7 of row r in a stage. */
+__device__ inline void piece8(const byte *stage, int r, unsigned skew, int i, float (&v)[8])
+{
+	const byte *slot = stage + r * SLOT;
+	if constexpr (!DENSE) {
+		weights8(slot + skew, 8 * i, v, (WTYPE *)0);
+	} else if constexpr (WBYTES == 4) {
+		float4 a = *(const float4 *)(slot + swizzled(r, 2 * i) * 16), b = *(const float4 *)(slot + swizzled(r, 2 * i + 1) * 16);
+		v[0] = a.x; v[1] = a.y; v[2] = a.z; v[3] = a.w;
+		v[4] = b.x; v[5] = b.y; v[6] = b.z; v[7] = b.w;
+	} else
+		unpack8<WTYPE>(*(const uint4 *)(slot + swizzled(r, i) * 16), v);
+}
+
+template <typename A, typename B> struct same { static constexpr bool value = false; };
+template <typename A> struct same<A, A> { static constexpr bool value = true; };
+
+/* The same, as operand of a matrix product. */
+__device__ inline uint4 piece8_packed(const byte *stage, int r, unsigned skew, int i)
+{
+	if constexpr (same<WTYPE, MTYPE>::value)
+		return *(const uint4 *)(stage + r * SLOT + swizzled(r, i) * 16);
+	float v[8];
+	piece8(stage, r, skew, i, v);
+	return pack8<MTYPE>(v);
+}
+
+/* ---- greedy choice ----------------------------------------------------------------------------------- */
+
+#ifdef ARGMAX
+/* Every thread's best of a token meets in p.best[token]; the last block hands it out and clears it.
+ * p.best is [tokens], p.counter one word, both zero before the first step.  `best` is [n] in shared memory,
+ * all zero. */
+__device__ inline void choose(const args &p, wide *best, int n, unsigned *shared_word)
+{
+	__syncthreads();
+	for (int t = threadIdx.x; t < n; t += blockDim.x)
+		atomicMax(p.best + t, best[t]);
+	if (!arrives_last(p.counter, gridDim.x, shared_word))
+		return;
+	for (int t = threadIdx.x; t < n; t += blockDim.x)
+		chosen(p, t, (int)ranked_row(atomicExch(p.best + t, 0)));
+}
+#endif
+
+#endif

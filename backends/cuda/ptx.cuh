@@ -1,0 +1,150 @@
+/* ptx.cuh - our own PTX prelude: conversions, matrix products, asynchronous copies, launch order.
+ *
+ * The only file with assembler in it.  No toolkit header is used: cuda_fp16.h needs a toolkit at run
+ * time, cuda/ptx and cooperative_groups cost a second each.  From sm_80 on; what only newer chips
+ * have becomes nothing, or the older way, on the rest. */
+#ifndef PTX_CUH
+#define PTX_CUH
+
+#if defined __CUDA_ARCH__ && __CUDA_ARCH__ < 800
+#error "weft needs compute capability 8.0 or later"
+#endif
+
+typedef unsigned char byte;
+typedef unsigned long long wide;
+
+struct half { unsigned short bits; };
+struct bf16 { unsigned short bits; };
+
+/* ---- numbers --------------------------------------------------------------------------------- */
+
+__device__ inline float to_float(half x)
+{
+	float y;
+	asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+	return y;
+}
+
+/* Two values in a word, the first in the low half; rounded to nearest even. */
+__device__ inline unsigned pack2(float low, float high, half)
+{
+	unsigned y;
+	asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+	return y;
+}
+
+__device__ inline unsigned pack2(float low, float high, bf16)
+{
+	unsigned y;
+	asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+	return y;
+}
+
+__device__ inline float exp2_fast(float x)
+{
+	float y;
+	asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+	return y;
+}
+
+__device__ inline float tanh_fast(float x)
+{
+	float y;
+	asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+	return y;
+}
+
+/* ---- matrix products ---------------------------------------------------------------------------- */
+
+/* d += a b for a[16][16], b[16][8].  Lane 4g+c holds a[g][2c..], a[g+8][2c..], a[g][2c+8..],
+ * a[g+8][2c+8..]; b[2c..][g], b[2c+8..][g]; d[g][2c..], d[g+8][2c..]. */
+__device__ inline void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, half)
+{
+	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+		: "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+		: "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ inline void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, bf16)
+{
+	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+		: "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+		: "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ inline unsigned shared_at(const void *p)
+{
+	return (unsigned)__cvta_generic_to_shared(p);
+}
+
+/* Four 8x8 blocks of 16-bit values; lane i gives the address of row i%8 of block i/8. */
+__device__ inline void ldmatrix4(unsigned (&r)[4], unsigned at)
+{
+	asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+		: "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
+}
+
+__device__ inline void ldmatrix4_transposed(unsigned (&r)[4], unsigned at)
+{
+	asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+		: "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
+}
+
+/* An 8x8 block of 16-bit values in registers, as ldmatrix leaves it. */
+__device__ inline unsigned transpose8x8(unsigned x)
+{
+	unsigned y;
+	asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+	return y;
+}
+
+/* ---- asynchronous copies into shared memory ------------------------------------------------------ */
+
+/* Read once, so it must not push out what is read again. */
+__device__ inline wide stream_policy()
+{
+	wide policy;
+	asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+	return policy;
+}
+
+/* 16 bytes of which the first n are read, the rest zero; both addresses multiples of 16. */
+__device__ inline void copy16(unsigned to, const void *from, int n, wide policy)
+{
+	asm volatile("cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, %2, %3;"
+		:: "r"(to), "l"(__cvta_generic_to_global(from)), "r"(n), "l"(policy) : "memory");
+}
+
+__device__ inline void copy16(unsigned to, const void *from, int n)
+{
+	asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+		:: "r"(to), "l"(__cvta_generic_to_global(from)), "r"(n) : "memory");
+}
+
+__device__ inline void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+/* Until at most N of this thread's groups are under way; __syncwarp or __syncthreads shows it to others. */
+template <int N> __device__ inline void copy_wait() { asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory"); }
+
+__device__ inline void prefetch_l2(const void *p) { asm volatile("prefetch.global.L2 [%0];" :: "l"(p)); }
+
+/* ---- launch order -------------------------------------------------------------------------------- */
+
+/* Everything before this may run while the kernel before is still at work: only what no kernel of
+ * the step writes may be read there.  Every block must come past it. */
+__device__ inline void grid_wait()
+{
+#if defined __CUDA_ARCH__ && __CUDA_ARCH__ >= 900
+	asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* The next kernel's blocks may come as soon as all of ours have said this. */
+__device__ inline void grid_launch_next()
+{
+#if defined __CUDA_ARCH__ && __CUDA_ARCH__ >= 900
+	asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+#endif
