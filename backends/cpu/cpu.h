@@ -164,7 +164,7 @@ int64_t team_next(struct team *, int64_t n);
  * Actions run on a range of a row, so that a product's epilogue runs on the tile just computed. */
 
 enum cpu_action_kind {
-	DO_MAP, DO_ROW, DO_ROPE, DO_TAKE, DO_VIEW, DO_COLS, DO_LANE, DO_KEYS, DO_VALUES
+	DO_MAP, DO_ROW, DO_ROPE, DO_TAKE, DO_JOIN, DO_ROUTE, DO_VIEW, DO_COLS, DO_LANE, DO_KEYS, DO_VALUES
 };
 
 struct cpu_operand {
@@ -200,6 +200,15 @@ struct cpu_program {
 /* cos and sin of every token's angles, made once a step for all layers. */
 struct cpu_rope { const wf_tensor *freqs, *pos; const float *freq; int64_t half; float scale; float *table; struct cpu_rope *next; };
 
+/* Which rows each expert of a product gets, made anew each step. */
+struct cpu_routed {
+	const int32_t *ids;               /* [token][k] */
+	int64_t nexpert, k, pad;          /* rows of an expert's weights, rounded up to panels */
+	bool each;                        /* a row of activations for every choice, not for every token */
+	int32_t *first;                   /* [nexpert + 1] */
+	int32_t *choice, *xrow;           /* [token * k] by expert: its number, and its row of activations */
+};
+
 /* A layer's place in the KV pages. */
 struct cpu_cache { const wf_tensor *node; int cls, nkv, kdim, vdim; wf_dtype dtype; uint8_t *k, *v; size_t page_bytes; };
 
@@ -213,6 +222,7 @@ struct cpu_kernel {
 	struct cpu_mat *w;                /* DOT */
 	enum cpu_act act;
 	int64_t K, N;
+	struct cpu_routed *routed;        /* a product over chosen experts; NULL: all rows by all weights */
 	struct cpu_attend attend;         /* ATTEND, but for what a sequence gives */
 	struct cpu_cache *cache;
 	const float *q;
@@ -237,7 +247,8 @@ struct cpu_exec {
 	float *activations;               /* the plan's arena */
 	int32_t *input[3];                /* tokens, positions, rows */
 	uint8_t *x;                       /* activations as the products read them */
-	size_t xbytes;                    /* of a thread's or of all rows */
+	size_t xbytes;                    /* of a row */
+	int64_t choices;                  /* rows of activations per token, at most */
 	float *slots, *tile;              /* per thread */
 	int64_t slot_floats, tile_floats;
 	float *state;                     /* split attention: max_states of [ATTEND_ROWS][vdim + 2] */
@@ -254,7 +265,13 @@ int  program_compile(struct cpu_exec *, struct cpu_program *, const wf_kernel *,
 const float *program_run(struct cpu_exec *, const struct cpu_program *, int id, int t, const float *tile, int64_t lo, int64_t hi);
 void dot_run(struct cpu_exec *, struct cpu_kernel *, int id);          /* dot.c */
 void attend_run(struct cpu_exec *, struct cpu_kernel *, int id);       /* attention.c */
-struct cpu_mat *weights_pack(struct cpu_exec *, wf_tensor *w);         /* weights.c: NULL after wf_fail */
+void experts_run(struct cpu_exec *, struct cpu_kernel *, int id);      /* experts.c */
+int  experts_open(struct cpu_exec *, struct cpu_kernel *);
+uint8_t *dot_prepare(struct cpu_exec *, const struct cpu_kernel *, int id, int rows);  /* activations as k->act reads them */
+/* Rows in groups of `group`, each padded to whole panels; group 0: one group. */
+struct cpu_mat *weights_pack(struct cpu_exec *, wf_tensor *w, int64_t group);   /* weights.c: NULL after wf_fail */
+float *exec_place(const struct cpu_exec *, const wf_tensor *);         /* where a stored value lies */
+const wf_tensor *exec_behind_views(const struct cpu_exec *, const wf_tensor *);
 const void *weights_raw(struct cpu_exec *, wf_tensor *w);              /* in its own type, dense */
 const float *weights_f32(struct cpu_exec *, wf_tensor *w);
 

@@ -16,8 +16,7 @@ static void prepare_row(struct cpu_exec *e, const struct cpu_kernel *k, int id, 
 	e->k->quantize(k->act, to, x, k->K);
 }
 
-/* Where the prepared rows of this kernel lie for this thread. */
-static uint8_t *prepare(struct cpu_exec *e, const struct cpu_kernel *k, int id, int rows)
+uint8_t *dot_prepare(struct cpu_exec *e, const struct cpu_kernel *k, int id, int rows)
 {
 	size_t bytes = cpu_act_bytes(k->act, k->K);
 
@@ -78,7 +77,7 @@ void dot_run(struct cpu_exec *e, struct cpu_kernel *k, int id)
 
 	if (!rows)
 		return;
-	const uint8_t *x = prepare(e, k, id, rows);
+	const uint8_t *x = dot_prepare(e, k, id, rows);
 	int64_t blocks = (rows + down - 1) / down;
 	for (int64_t i; (i = team_next(e->team, across * blocks)) < across * blocks;) {
 		int first = (int)(i % blocks) * down;

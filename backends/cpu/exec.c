@@ -46,7 +46,9 @@ static void run_rows(struct cpu_exec *e, struct cpu_kernel *k, int id)
 
 static void run_kernel(struct cpu_exec *e, struct cpu_kernel *k, int id)
 {
-	if (k->plan->kind == WF_DOT)
+	if (k->routed)
+		experts_run(e, k, id);
+	else if (k->plan->kind == WF_DOT)
 		dot_run(e, k, id);
 	else if (k->plan->kind == WF_ATTEND)
 		attend_run(e, k, id);
@@ -177,7 +179,7 @@ static int open_caches(struct cpu_exec *e, const wf_slab *slab)
 	return 0;
 }
 
-static float *place(const struct cpu_exec *e, const wf_tensor *t)
+float *exec_place(const struct cpu_exec *e, const wf_tensor *t)
 {
 	return (float *)(void *)((uint8_t *)e->activations + e->base.plan->value[t->id].offset);
 }
@@ -201,7 +203,7 @@ static int64_t row_of(const wf_tensor *t)
 }
 
 /* The stored value an operand is a view of. */
-static const wf_tensor *behind_views(const struct cpu_exec *e, const wf_tensor *t)
+const wf_tensor *exec_behind_views(const struct cpu_exec *e, const wf_tensor *t)
 {
 	while (!e->base.plan->value[t->id].stored && t->op->view)
 		t = t->in[0];
@@ -213,11 +215,13 @@ static int open_dot(struct cpu_exec *e, struct cpu_kernel *k)
 	const wf_tensor *y = k->plan->anchor;
 	int at = anchor_index(k->plan), feeding = 0;
 
+	if (!strcmp(y->op->name, "experts"))
+		return experts_open(e, k);
 	if (strcmp(y->op->name, "matmul") || y->in[1]->ndim != 2)
 		return wf_fail(e->base.err, "cpu: product %s over %d dims is not supported", y->op->name, y->in[1]->ndim);
 	k->K = y->in[0]->dim[1];
 	k->N = y->in[0]->dim[0];
-	if (!(k->w = weights_pack(e, y->in[0])))
+	if (!(k->w = weights_pack(e, y->in[0], 0)))
 		return -1;
 	k->act = cpu_act_for(e->k, k->w->type, e->exact);
 	for (int i = 0; i < at; i++)
@@ -225,8 +229,8 @@ static int open_dot(struct cpu_exec *e, struct cpu_kernel *k)
 	if (feeding && program_compile(e, &k->before, k->plan, 0, at - 1))
 		return -1;
 	if (!feeding)
-		k->q = place(e, behind_views(e, y->in[1]));
-	k->out = e->base.plan->value[y->id].stored ? place(e, y) : NULL;
+		k->q = exec_place(e, exec_behind_views(e, y->in[1]));
+	k->out = e->base.plan->value[y->id].stored ? exec_place(e, y) : NULL;
 	if (program_compile(e, &k->after, k->plan, at + 1, k->plan->nnode - 1))
 		return -1;
 	if (!k->after.n && !k->out)
@@ -271,14 +275,14 @@ static int open_attend(struct cpu_exec *e, struct cpu_kernel *k)
 		return -1;
 	if (attr[3] > 0 && open_slopes(e, k, attr))
 		return -1;
-	k->q = place(e, behind_views(e, y->in[0]));
+	k->q = exec_place(e, exec_behind_views(e, y->in[0]));
 	const wf_tensor *to = y;
 	for (int i = at + 1; i < k->plan->nnode && !e->base.plan->value[to->id].stored; i++)
 		if (k->plan->node[i]->op->view && k->plan->node[i]->in[0] == to)
 			to = k->plan->node[i];
 	if (!e->base.plan->value[to->id].stored)
 		return wf_fail(e->base.err, "cpu: attention whose result is not stored");
-	k->out = place(e, to);
+	k->out = exec_place(e, to);
 	size_t need = cpu_attend_scratch(k->cache->kdim, k->cache->vdim);
 	if (e->scratch_bytes < need)
 		e->scratch_bytes = (need + 63) / 64 * 64;
@@ -298,7 +302,7 @@ static int open_kernel(struct cpu_exec *e, struct cpu_kernel *k, wf_kernel *plan
 		return open_dot(e, k);
 	if (plan->kind == WF_ATTEND)
 		return open_attend(e, k);
-	if (plan->kind != WF_MAP && plan->kind != WF_ROW && plan->kind != WF_MOVE)
+	if (plan->kind != WF_MAP && plan->kind != WF_ROW && plan->kind != WF_MOVE && plan->kind != WF_ROUTE)
 		return wf_fail(e->base.err, "cpu: no kernel for %s (%s)", plan->anchor->op->name, wf_kind_names[plan->kind]);
 	return program_compile(e, &k->after, plan, 0, plan->nnode - 1);
 }
@@ -325,7 +329,7 @@ static int open_buffers(struct cpu_exec *e)
 	e->max_states = STATES;
 	e->slots = wf_alloc_n(e->arena, n * (e->slot_floats + 16), sizeof *e->slots);
 	e->tile = wf_alloc_n(e->arena, n * e->tile_floats, sizeof *e->tile);
-	e->x = wf_alloc_n(e->arena, most(rows, n), e->xbytes + 64);
+	e->x = wf_alloc_n(e->arena, most(rows * e->choices, n), e->xbytes + 64);
 	e->scratch = wf_alloc_n(e->arena, n, e->scratch_bytes + 64);
 	e->state = wf_alloc_n(e->arena, (size_t)STATES * e->state_floats, sizeof *e->state);
 	return e->slots && e->tile && e->x && e->scratch && e->state ? 0 : no_memory(e, "work buffers");
@@ -335,6 +339,7 @@ static int open_all(struct cpu_exec *e, const struct wf_exec_opt *opt)
 {
 	wf_plan *plan = e->base.plan;
 
+	e->choices = 1;
 	e->team = team_new(opt->threads, e->base.err);
 	if (!e->team)
 		return -1;

@@ -154,10 +154,14 @@ static enum cpu_action_kind kind_of(const wf_tensor *t)
 		return DO_MAP;
 	if (t->op->kind == WF_ROW)
 		return strcmp(t->op->name, "rope") ? DO_ROW : DO_ROPE;
+	if (t->op->kind == WF_ROUTE)
+		return DO_ROUTE;
 	if (t->op->view)
 		return DO_VIEW;
 	if (!strcmp(t->op->name, "cols"))
 		return DO_COLS;
+	if (!strcmp(t->op->name, "join"))
+		return DO_JOIN;
 	return !strcmp(t->op->name, "lane") ? DO_LANE : DO_TAKE;
 }
 
@@ -185,7 +189,7 @@ static int compile_node(struct cpu_exec *e, struct cpu_program *p, const wf_tens
 	struct cpu_action *a = append(e, p, t, kind_of(t));
 	if (!a)
 		return -1;
-	if ((a->kind == DO_MAP || a->kind == DO_ROW) && !t->op->span)
+	if ((a->kind == DO_MAP || a->kind == DO_ROW || a->kind == DO_ROUTE) && !t->op->span)
 		return wf_fail(e->base.err, "cpu: op %s has no span function", t->op->name);
 	for (a->nin = 0; a->nin < t->nin; a->nin++)
 		if (operand(e, p, anchor, t->in[a->nin], a->kind == DO_TAKE, &a->in[a->nin]))
@@ -337,28 +341,63 @@ static struct range run_rope(struct cpu_exec *e, const struct cpu_action *a, con
 	return r;
 }
 
+static void take_row(struct cpu_exec *e, const struct cpu_action *a, int64_t row, int64_t n, float *out)
+{
+	const wf_tensor *table = a->node->in[0];
+
+	if (row < 0 || row >= wf_size(table, 0))
+		memset(out, 0, sizeof *out * n);
+	else if (table->constant && table->dtype <= WF_BF16)
+		e->k->load(table->dtype, out, (const uint8_t *)a->in[0].base + row * wf_row_bytes(table->dtype, n), n);
+	else if (table->constant)
+		wf_decode(table->dtype, out, (const uint8_t *)a->in[0].base + row * wf_row_bytes(table->dtype, n), n);
+	else
+		memcpy(out, (const float *)a->in[0].base + row * n, sizeof *out * n);
+}
+
 /* Row ids[t] of a table; a stray id reads as zeros. */
 static struct range run_take(struct cpu_exec *e, const struct cpu_action *a, int id, int t)
 {
 	const wf_tensor *table = a->node->in[0];
-	int64_t row = ((const int32_t *)a->in[1].base)[t], have = wf_size(table, 0);
+	int64_t n = wf_last(table), each = a->len / n;
+	const int32_t *ids = (const int32_t *)a->in[1].base + t * each;
 	struct range r = {NULL, 0, a->len};
 
-	if (!table->constant && !a->stored && row >= 0 && row < have) {
-		r.p = (const float *)a->in[0].base + row * a->len;
+	if (each == 1 && !table->constant && !a->stored && ids[0] >= 0 && ids[0] < wf_size(table, 0)) {
+		r.p = (const float *)a->in[0].base + ids[0] * n;
 		return r;
 	}
 	float *out = result(e, a, id, t, 0);
-	if (row < 0 || row >= have)
-		memset(out, 0, sizeof *out * a->len);
-	else if (table->constant && table->dtype <= WF_BF16)
-		e->k->load(table->dtype, out, (const uint8_t *)a->in[0].base + row * wf_row_bytes(table->dtype, a->len), a->len);
-	else if (table->constant)
-		wf_decode(table->dtype, out, (const uint8_t *)a->in[0].base + row * wf_row_bytes(table->dtype, a->len), a->len);
-	else
-		memcpy(out, (const float *)a->in[0].base + row * a->len, sizeof *out * a->len);
+	for (int64_t i = 0; i < each; i++)
+		take_row(e, a, ids[i], n, out + i * n);
 	r.p = out;
 	return r;
+}
+
+static struct range run_join(struct cpu_exec *e, const struct cpu_action *a, const struct range *done, struct range tile, int id, int t)
+{
+	int64_t n = wf_last(a->node->in[0]), m = wf_last(a->node->in[1]), nhead = a->len / (n + m);
+	const float *x = of_operand(&a->in[0], done, tile, t).p, *y = of_operand(&a->in[1], done, tile, t).p;
+	int64_t step = wf_size(a->node->in[1], 1) == 1 ? 0 : m;
+	float *out = result(e, a, id, t, 0);
+
+	for (int64_t h = 0; h < nhead; h++) {
+		memcpy(out + h * (n + m), x + h * n, sizeof *out * n);
+		memcpy(out + h * (n + m) + n, y + h * step, sizeof *out * m);
+	}
+	return (struct range){out, 0, a->len};
+}
+
+static struct range run_route(struct cpu_exec *e, const struct cpu_action *a, const struct range *done, struct range tile, int id, int t)
+{
+	struct wf_span s = {.out = result(e, a, id, t, 0), .attr = a->node->attr, .n = a->len, .row = t, .token = t};
+
+	for (int k = 0; k < a->nin; k++) {
+		s.in[k] = of_operand(&a->in[k], done, tile, t).p;
+		s.length[k] = a->in[k].row ? a->in[k].row : a->in[k].length;
+	}
+	a->node->op->span(&s);
+	return (struct range){s.out, 0, a->len};
 }
 
 static struct range keep(struct cpu_exec *e, const struct cpu_action *a, struct range r, int id, int t)
@@ -430,6 +469,8 @@ static const float *run_piece(struct cpu_exec *e, const struct cpu_program *p, i
 		case DO_ROW:  *r = run_row(e, a, done, tile, id, t); break;
 		case DO_ROPE: *r = run_rope(e, a, done, tile, id, t); break;
 		case DO_TAKE: *r = run_take(e, a, id, t); break;
+		case DO_JOIN: *r = run_join(e, a, done, tile, id, t); break;
+		case DO_ROUTE: *r = run_route(e, a, done, tile, id, t); break;
 		case DO_VIEW: *r = keep(e, a, x, id, t); break;
 		case DO_COLS: *r = run_cols(e, a, x, id, t); break;
 		case DO_LANE: *r = run_lane(e, p, a, x, id, t); break;

@@ -23,7 +23,25 @@ static const void *find_row(const wf_tensor *t, int64_t r, size_t row_bytes)
 	return (const uint8_t *)blob.data + r * row_bytes;
 }
 
-struct packing { struct cpu_exec *e; struct cpu_mat *m; const wf_tensor *t; const uint8_t *dense; size_t row_bytes; };
+struct packing {
+	struct cpu_exec *e;
+	struct cpu_mat *m;
+	const wf_tensor *t;
+	const uint8_t *dense;
+	size_t row_bytes;
+	int64_t group, pad;               /* rows of a group, and rounded up to panels */
+};
+
+/* The source of row r of the padded matrix; NULL in the padding. */
+static const void *source(const struct packing *p, int64_t r)
+{
+	int64_t in_group = r % p->pad;
+
+	if (in_group >= p->group)
+		return NULL;
+	r = r / p->pad * p->group + in_group;
+	return p->dense ? p->dense + r * p->row_bytes : find_row(p->t, r, p->row_bytes);
+}
 
 static void pack_panels(void *arg, int id)
 {
@@ -32,10 +50,8 @@ static void pack_panels(void *arg, int id)
 	(void)id;
 
 	for (int64_t i; (i = team_next(p->e->team, p->m->npanel)) < p->m->npanel;) {
-		for (int j = 0; j < PANEL; j++) {
-			int64_t r = i * PANEL + j;
-			row[j] = r >= p->m->rows ? NULL : p->dense ? p->dense + r * p->row_bytes : find_row(p->t, r, p->row_bytes);
-		}
+		for (int j = 0; j < PANEL; j++)
+			row[j] = source(p, i * PANEL + j);
 		cpu_mat_pack(p->m, i, row);
 	}
 }
@@ -60,19 +76,21 @@ static void *big_alloc(struct cpu_exec *e, size_t bytes)
 	return p;
 }
 
-struct cpu_mat *weights_pack(struct cpu_exec *e, wf_tensor *t)
+struct cpu_mat *weights_pack(struct cpu_exec *e, wf_tensor *t, int64_t group)
 {
 	struct cpu_mat *m = wf_alloc(e->arena, sizeof *m);
 	wf_arena *scratch = NULL;
-	struct packing p = {e, m, t, NULL, 0};
+	int64_t cols = wf_last(t), rows = wf_nelem(t) / cols;
+	struct packing p = {.e = e, .m = m, .t = t, .row_bytes = wf_row_bytes(t->dtype, cols),
+		.group = group ? group : rows};
 
 	for (struct cpu_packed *have = e->packed; have; have = have->next)
 		if (have->t == t)
 			return have->m;
-	if (!m || cpu_mat_init(m, t->dtype, t->dim[0], t->dim[1], e->base.err))
+	p.pad = (p.group + PANEL - 1) / PANEL * PANEL;
+	if (!m || cpu_mat_init(m, t->dtype, rows / p.group * p.pad, cols, e->base.err))
 		return NULL;
-	p.row_bytes = wf_row_bytes(t->dtype, t->dim[1]);
-	if (!find_row(t, 0, p.row_bytes)) {
+	if ((t->ndim > 2 && t->op != &wf_op_weight) || !find_row(t, 0, p.row_bytes)) {
 		struct wf_blob blob;
 		scratch = wf_arena_new();
 		if (!scratch || graph_constant_bytes(t, scratch, &blob))
