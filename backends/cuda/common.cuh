@@ -3,6 +3,10 @@
 #define COMMON_CUH
 #include "ptx.cuh"
 
+#ifndef INFINITY                                   /* NVRTC's -minimal leaves it out */
+#define INFINITY __int_as_float(0x7f800000)
+#endif
+
 extern __shared__ __align__(128) byte smem[];
 
 __host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }

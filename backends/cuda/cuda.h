@@ -122,6 +122,7 @@ struct page {
 	const wf_plan *plan;
 	const wf_kernel *kernel;
 	struct page_text defines, body;
+	const char *tail;                     /* after the skeleton; NULL none */
 	struct page_arg arg[PAGE_MAXARG];
 	int narg;
 	bool failed;
@@ -140,6 +141,7 @@ bool page_is_output(const wf_plan *, const wf_tensor *);
 const char *page_pointer(struct page *, enum page_source, const wf_tensor *, const char *type, const char *name);
 const char *page_value(struct page *, const wf_tensor *);
 const wf_tensor *page_arg_tensor(const wf_kernel *, const struct page_arg *);
+void page_count(struct page *, const wf_tensor *);                  /* function count: its rows in this step */
 void page_cache(struct page *, const wf_tensor *cache);             /* functions key_of, value_of */
 int  page_class(const wf_plan *, const wf_tensor *cache);           /* its KV class */
 const char *page_done(struct page *, wf_error *, const char *title, const char *skeleton);
@@ -149,6 +151,54 @@ const char *page_done(struct page *, wf_error *, const char *title, const char *
 enum { EMIT_FEED = 1, EMIT_STORE = 2 };
 /* x8, lift and drop8; row_at and store.  NULL, or why the group cannot be written so. */
 const char *emit_dot_hooks(struct page *, const wf_kernel *, int what);
+/* A bare product of rows in memory, or made ready in scratch; f32 to scratch. */
+void emit_plain_hooks(struct page *, const wf_kernel *, bool ready);
+
+/* ---- rows.c: the hooks of a kernel that works row by row ------------------------------------------------ */
+
+/* The whole kernel; or what feeds the product `anchor`, leaving `result` in scratch; or what follows it,
+ * the product being in scratch as `product`.  NULL, or why it cannot be written. */
+const char *emit_row_hooks(struct page *, const wf_kernel *, const wf_tensor *anchor, const wf_tensor *result,
+		const char *product);
+
+/* ---- emit.c: a fused group to launches -------------------------------------------------------------------- */
+
+struct emit_launch {
+	const char *name;                     /* of the page's file */
+	const char *function, *source;        /* the kernel; source NULL: a product by cuBLASLt */
+	struct page_arg arg[PAGE_MAXARG];     /* its parameter: 8 bytes each, in order */
+	int narg;
+	unsigned threads, smem;               /* dynamic shared memory, bytes */
+	unsigned grid_x, grid_y;              /* grid_x 0: one block a row */
+	double weight;                        /* expected compile time */
+};
+
+enum { EMIT_MAXLAUNCH = 3 };
+
+struct emit_work {                            /* how a kernel is run for up to so many rows */
+	struct emit_launch launch[EMIT_MAXLAUNCH];
+	int n;
+	int64_t row_bytes, product_bytes;     /* scratch a row needs: made ready, and the bare product */
+	int64_t part_bytes, counters;         /* scratch in all: parts of split sums; words that start at zero */
+};
+
+struct emit_opt { const struct cuda_gpu *gpu; int page_tokens; };
+
+struct emit {
+	wf_error *err;
+	wf_arena *arena;
+	const wf_plan *plan;
+	const wf_kernel *kernel;
+	struct emit_work *work;
+	int64_t rows;
+	const struct cuda_gpu *gpu;
+	int page_tokens;
+};
+
+/* -1 after wf_fail: the group, and what it has that no kernel can do. */
+int  emit_kernel(wf_error *, wf_arena *, const struct emit_opt *, const wf_plan *, const wf_kernel *, int64_t rows,
+		struct emit_work *);
+const struct cuda_gpu *emit_known_gpu(const char *arch);            /* limits of a chip that is not here; NULL */
 
 /* ---- the libraries' entry points --------------------------------------------------------------- */
 

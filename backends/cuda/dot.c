@@ -646,19 +646,6 @@ static void add_scalars(struct dot *d)
 	}
 }
 
-static void add_count(struct page *p, const wf_tensor *anchor)
-{
-	int64_t n = anchor->dim[0];
-
-	if (n >= 0) {
-		page_add(p, "__device__ inline int count(const args &) { return %lld; }\n\n", (long long)n);
-		return;
-	}
-	page_pointer(p, PAGE_TABLE, NULL, "const struct table *", "table");
-	page_add(p, "__device__ inline int count(const args &p) { return p.table->%s; }\n\n",
-		n == WF_T ? "ntoken" : n == WF_S ? "nseq" : "nrow");
-}
-
 const char *emit_dot_hooks(struct page *p, const wf_kernel *kernel, int what)
 {
 	struct dot d = {.page = p, .kernel = kernel, .anchor = kernel->anchor};
@@ -677,7 +664,7 @@ const char *emit_dot_hooks(struct page *p, const wf_kernel *kernel, int what)
 	page_define(p, "PAIR", "%d", d.pair);
 	page_define(p, "UNITS", "%lld", (long long)units);
 	page_pointer(p, PAGE_CONSTANT, w, "const byte *", "w");
-	add_count(p, d.anchor);
+	page_count(p, d.anchor);
 	add_row_of(&d);
 	page_add(p, "__device__ inline const byte *row_at(const args &p, int unit, int side)\n{\n"
 		"\treturn p.w + row_of(unit, side) * (COLS / format<WTYPE>::LEN * (long long)format<WTYPE>::BYTES);\n}\n\n");
@@ -691,4 +678,27 @@ const char *emit_dot_hooks(struct page *p, const wf_kernel *kernel, int what)
 		add_store(&d);
 	}
 	return d.why;
+}
+
+/* A bare product: rows as they are in memory, or made ready in scratch; the result to scratch. */
+void emit_plain_hooks(struct page *p, const wf_kernel *kernel, bool ready)
+{
+	const wf_tensor *anchor = kernel->anchor, *w = anchor->in[0], *x = anchor->in[1];
+	const char *type = page_type(p, x);
+	const char *from = ready ? page_pointer(p, PAGE_ROWS, NULL, page_format(p, "const %s *", type), "ready") : page_value(p, x);
+
+	page_define(p, "ROWS", "%lld", (long long)w->dim[0]);
+	page_define(p, "COLS", "%lld", (long long)w->dim[1]);
+	page_define(p, "WTYPE", "%s", page_type(p, w));
+	page_define(p, "XTYPE", "%s", type);
+	page_pointer(p, PAGE_CONSTANT, w, "const byte *", "w");
+	page_pointer(p, PAGE_PRODUCT, NULL, "float *", "product");
+	page_count(p, anchor);
+	page_add(p, "__device__ inline const byte *row_at(const args &p, int unit, int)\n{\n"
+		"\treturn p.w + unit * (COLS / format<WTYPE>::LEN * (long long)format<WTYPE>::BYTES);\n}\n\n");
+	page_add(p, "__device__ inline void x8(const args &p, int token, int k, float (&v)[8])\n{\n"
+		"\tload8_of<%s>(p.%s + (size_t)token * COLS, k, COLS, v);\n}\n\n",
+		w->dim[1] * wf_dtypes[x->dtype].bytes % 16 ? "false" : "true", from);
+	page_add(p, "__device__ inline float store(const args &p, int unit, int token, float a, float, float)\n{\n"
+		"\treturn p.product[(size_t)token * ROWS + unit] = a;\n}\n");
 }

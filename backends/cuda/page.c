@@ -234,6 +234,20 @@ const char *page_value(struct page *p, const wf_tensor *t)
 		page_format(p, "%s%d", inside ? "y" : t->constant ? "c" : "x", p->narg));
 }
 
+/* Rows of this step. */
+void page_count(struct page *p, const wf_tensor *anchor)
+{
+	int64_t n = anchor->dim[0];
+
+	if (n >= 0) {
+		page_add(p, "__device__ inline int count(const args &) { return %lld; }\n\n", (long long)n);
+		return;
+	}
+	page_pointer(p, PAGE_TABLE, NULL, "const struct table *", "table");
+	page_add(p, "__device__ inline int count(const args &p) { return p.table->%s; }\n\n",
+		n == WF_T ? "ntoken" : n == WF_S ? "nseq" : "nrow");
+}
+
 /* ---- the cache -------------------------------------------------------------------------------------------- */
 
 /* key_of(p, token, head) and value_of(): where a cache node puts this step's tokens. */
@@ -288,6 +302,8 @@ const char *page_done(struct page *p, wf_error *err, const char *title, const ch
 		append(p, &all, p->body.text, p->body.n);
 	snprintf(line, sizeof line, "\n#include \"%s\"\n", skeleton);
 	append(p, &all, line, strlen(line));
+	if (p->tail)
+		append(p, &all, p->tail, strlen(p->tail));
 	if (p->failed) {
 		wf_fail(err, "emit: kernel %d does not fit a page", p->kernel->id);
 		return NULL;

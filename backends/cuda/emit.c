@@ -1,0 +1,373 @@
+/* emit.c - a fused group to launches: which skeleton, with which numbers, on how many blocks.
+ *
+ * A product of few rows is one kernel with all that feeds and follows it.  What that kernel cannot
+ * hold (a norm over heads after the product, say), and every product of many rows, is three: rows
+ * made ready in scratch, the bare product, and what follows it row by row. */
+#include "backends/cuda/cuda.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { GEMV_MOST = 8, GEMV_WARPS = 8, DECODE_WARPS = 6, ROWS_THREADS = 256 };
+
+/* What a block may use when there are `slots` of it on a multiprocessor; the system keeps 1 KB of each. */
+static int smem_limit(const struct cuda_gpu *gpu, int slots)
+{
+	int most = gpu->smem_sm / slots - 1024;
+
+	return most < gpu->smem_block ? most : gpu->smem_block;
+}
+
+static bool is_16bit(wf_dtype t)
+{
+	return t == WF_F16 || t == WF_BF16;
+}
+
+static struct emit_launch *add_launch(struct emit *e, const char *function)
+{
+	struct emit_launch *l = &e->work->launch[e->work->n++];
+
+	*l = (struct emit_launch){.function = function, .grid_x = 1, .grid_y = 1};
+	return l;
+}
+
+/* Members by op, in order: what a person looks for in a profile. */
+static const char *title(struct emit *e, const char *part)
+{
+	char s[200];
+	size_t n = (size_t)snprintf(s, sizeof s, "kernel %d%s:", e->kernel->id, part);
+
+	for (int i = 0; i < e->kernel->nnode && n < 160; i++)
+		n += (size_t)snprintf(s + n, sizeof s - n, " %s", e->kernel->node[i]->op->name);
+	return wf_strdup(e->arena, s);
+}
+
+static int finish(struct emit *e, struct page *p, struct emit_launch *l, const char *part, const char *skeleton)
+{
+	const char *head = title(e, part);
+
+	l->source = head ? page_done(p, e->err, head, skeleton) : NULL;
+	l->name = wf_format(e->arena, "%s%s-%lld", l->function, part, (long long)e->rows);
+	l->narg = p->narg;
+	memcpy(l->arg, p->arg, sizeof p->arg[0] * (size_t)p->narg);
+	return l->source && l->name ? 0 : wf_fail(e->err, "emit: out of memory");
+}
+
+static int refuse(struct emit *e, const char *why)
+{
+	return wf_fail(e->err, "cuda: no kernel for %s (kernel %d, %s): %s", e->kernel->anchor->op->name, e->kernel->id,
+		e->kernel->anchor->scope ? e->kernel->anchor->scope : "", why);
+}
+
+/* ---- products of few rows ---------------------------------------------------------------------------- */
+
+struct gemv { int tokens, stages, slots, smem; };
+
+/* As gemv.cuh counts it; the page asserts that both agree. */
+static int gemv_smem(const wf_tensor *w, bool mma, int tokens, int stages)
+{
+	const struct wf_dtype_info *type = &wf_dtypes[w->dtype];
+	bool dense = type->block == 1;
+	int chunk = dense ? 64 : 256, piece = chunk / type->block * type->bytes, warps = GEMV_WARPS;
+	int padded = (int)((w->dim[1] + chunk - 1) / chunk) * chunk;
+	bool snug = wf_row_bytes(w->dtype, w->dim[1]) % 16 == 0 && piece % 16 == 0;
+	int stage = 16 * ((snug || dense ? piece : piece + 29) / 16 * 16);
+	int sums = warps * stages * stage + tokens * padded * (mma ? 2 : 4) + 2 * warps * tokens * 20 * 4;
+	int best = (sums + tokens * (tokens >= warps ? 1 : warps / tokens) * 4 + 16) & ~7;
+
+	return best + tokens * 8;
+}
+
+/* The most tokens a pass can hold, then two blocks to a multiprocessor, then the most under way. */
+static struct gemv choose_gemv(const struct emit *e, bool mma)
+{
+	const wf_tensor *w = e->kernel->anchor->in[0];
+	int most = e->rows < GEMV_MOST ? (int)e->rows : GEMV_MOST;
+
+	for (int tokens = most; tokens > 0; tokens = tokens > 1 ? (tokens + 1) / 2 : 0)
+		for (int slots = 2; slots > 0; slots--)
+			for (int stages = slots == 2 ? 5 : 8; stages >= 3; stages--) {
+				int smem = gemv_smem(w, mma, tokens, stages);
+				if (smem <= smem_limit(e->gpu, slots))
+					return (struct gemv){tokens, stages, slots, smem};
+			}
+	return (struct gemv){0};
+}
+
+static int define_gemv(struct emit *e, struct page *p, struct emit_launch *l, const struct gemv *g, bool mma)
+{
+	const wf_tensor *w = e->kernel->anchor->in[0];
+	wf_dtype act = e->plan->g->act;
+
+	page_define(p, "MMA", "%d", mma);
+	if (mma)
+		page_define(p, "MTYPE", "%s", is_16bit(w->dtype) ? page_type(p, w) : act == WF_BF16 ? "bf16" : "half");
+	page_define(p, "TOKENS", "%d", g->tokens);
+	page_define(p, "WARPS", "%d", GEMV_WARPS);
+	page_define(p, "STAGES", "%d", g->stages);
+	page_define(p, "SLOTS", "%d", g->slots);
+	page_define(p, "PAGE_TOKENS", "%d", e->page_tokens);
+	l->threads = GEMV_WARPS * 32;
+	l->smem = (unsigned)g->smem;
+	l->grid_x = (unsigned)e->gpu->sms;
+	l->weight = 3 + g->tokens;
+	p->tail = page_format(p, "static_assert(GEMV_SMEM == %d, \"the host's count\");\n", g->smem);
+	return 0;
+}
+
+/* ---- row by row ------------------------------------------------------------------------------------------ */
+
+static int64_t width_of(const wf_tensor *t)
+{
+	int64_t n = 1;
+
+	for (int i = t->ndim == 1 ? 0 : 1; i < t->ndim; i++)
+		n *= t->dim[i];
+	return n;
+}
+
+/* Enough blocks on a row that few rows still fill the machine. */
+static void spread_rows(struct emit *e, struct emit_launch *l)
+{
+	int64_t widest = 1;
+
+	for (int i = 0; i < e->kernel->nnode; i++)
+		widest = width_of(e->kernel->node[i]) > widest ? width_of(e->kernel->node[i]) : widest;
+	int64_t share = widest / (ROWS_THREADS * 8), fill = 2 * e->gpu->sms / (e->rows > 0 ? e->rows : 1);
+	share = share < fill ? share : fill;
+	l->threads = ROWS_THREADS;
+	l->grid_x = 0;
+	l->grid_y = (unsigned)(share < 1 ? 1 : share);
+	l->weight = 2;
+}
+
+static int emit_rows(struct emit *e, const char *part, const wf_tensor *anchor, const wf_tensor *result, const char *product)
+{
+	struct emit_launch *l = add_launch(e, "rows");
+	struct page p;
+
+	page_open(&p, e->arena, e->plan, e->kernel);
+	page_define(&p, "PAGE_TOKENS", "%d", e->page_tokens);
+	const char *why = emit_row_hooks(&p, e->kernel, anchor, result, product);
+	if (why)
+		return refuse(e, why);
+	spread_rows(e, l);
+	return finish(e, &p, l, part, "rows.cuh");
+}
+
+/* ---- products -------------------------------------------------------------------------------------------- */
+
+/* Does anything stand between memory and the product, or between it and memory? */
+static bool has_feed(const struct emit *e)
+{
+	const wf_tensor *x = e->kernel->anchor->in[1];
+
+	while (e->plan->value[x->id].kernel == e->kernel->id && x->op->view)
+		x = x->in[0];
+	return e->plan->value[x->id].kernel == e->kernel->id;
+}
+
+static int try_gemv(struct emit *e, const struct gemv *g, bool mma)
+{
+	struct emit_launch *l = add_launch(e, "gemv");
+	struct page p;
+
+	page_open(&p, e->arena, e->plan, e->kernel);
+	if (emit_dot_hooks(&p, e->kernel, EMIT_FEED | EMIT_STORE)) {
+		e->work->n--;
+		return 1;
+	}
+	define_gemv(e, &p, l, g, mma);
+	return finish(e, &p, l, "", "gemv.cuh");
+}
+
+static int plain_gemv(struct emit *e, const struct gemv *g, bool mma)
+{
+	struct emit_launch *l = add_launch(e, "gemv");
+	struct page p;
+
+	page_open(&p, e->arena, e->plan, e->kernel);
+	emit_plain_hooks(&p, e->kernel, has_feed(e));
+	define_gemv(e, &p, l, g, mma);
+	return finish(e, &p, l, "-plain", "gemv.cuh");
+}
+
+static int emit_apart(struct emit *e, int (*product)(struct emit *, const struct gemv *, bool), const struct gemv *g, bool mma,
+		const char *type)
+{
+	const wf_tensor *anchor = e->kernel->anchor;
+
+	e->work->row_bytes = has_feed(e) ? width_of(anchor->in[1]) * wf_dtypes[anchor->in[1]->dtype].bytes : 0;
+	e->work->product_bytes = width_of(anchor) * (!strcmp(type, "float") ? 4 : 2);
+	return (has_feed(e) && emit_rows(e, "-feed", anchor, anchor->in[1], type)) || product(e, g, mma) ||
+		emit_rows(e, "-after", anchor, NULL, type) ? -1 : 0;
+}
+
+static int emit_dot(struct emit *e)
+{
+	bool mma = is_16bit(e->plan->g->act);
+	struct gemv g = choose_gemv(e, mma);
+
+	if (!g.tokens)
+		return refuse(e, "its rows do not fit shared memory");
+	int failed = try_gemv(e, &g, mma);
+	return failed > 0 ? emit_apart(e, plain_gemv, &g, mma, "float") : failed;
+}
+
+/* ---- attention ---------------------------------------------------------------------------------------------- */
+
+static double attribute(const wf_tensor *t, const char *name)
+{
+	return t->attr[wf_attr_index(t->op, name)];
+}
+
+/* As attend_decode.cuh counts it; the page asserts that both agree. */
+struct decode { int warps, stages, slots, smem, work_floats, units; };
+
+static struct decode count_decode(const wf_tensor *t, int warps, int stages)
+{
+	const wf_tensor *kv = t->in[1];
+	int64_t kdim = wf_last(kv->in[0]), vdim = wf_last(kv->in[1]), bytes = wf_dtypes[kv->dtype].bytes;
+	int group = (int)(t->in[0]->dim[1] / kv->dim[1]), tiles = group > 8 ? 2 : 1;
+	int splits = (group + tiles * 8 - 1) / (tiles * 8), heads = group < tiles * 8 ? group : tiles * 8;
+	int64_t krow = ((kdim + 15) / 16 * bytes | 1) * 16, vrow = ((vdim + 15) / 16 * bytes | 1) * 16;
+	int64_t parts = warps * stages * 16 * (krow + vrow), word = parts + warps * heads * (vdim + 2) * 4;
+
+	return (struct decode){.warps = warps, .stages = stages, .smem = (int)word + 16,
+		.work_floats = (int)(2 * heads * (vdim + 2)), .units = (int)kv->dim[1] * splits};
+}
+
+static struct decode choose_decode(const struct emit *e)
+{
+	for (int slots = 2; slots > 0; slots--)
+		for (int warps = DECODE_WARPS; warps >= 2; warps--) {
+			struct decode d = count_decode(e->kernel->anchor, warps, 2);
+			d.slots = slots;
+			if (d.smem <= smem_limit(e->gpu, slots))
+				return d;
+		}
+	return (struct decode){0};
+}
+
+static void define_attend(struct emit *e, struct page *p)
+{
+	const wf_tensor *t = e->kernel->anchor, *q = t->in[0], *kv = t->in[1];
+	double scale = attribute(t, "scale"), heads = attribute(t, "nhead");
+
+	page_define(p, "HEADS", "%lld", (long long)q->dim[1]);
+	page_define(p, "KVHEADS", "%lld", (long long)kv->dim[1]);
+	page_define(p, "KDIM", "%lld", (long long)wf_last(kv->in[0]));
+	page_define(p, "VDIM", "%lld", (long long)wf_last(kv->in[1]));
+	page_define(p, "PAGE", "%d", e->page_tokens);
+	page_define(p, "KV_CLASS", "%d", page_class(e->plan, kv));
+	page_define(p, "KVTYPE", "%s", page_type(p, kv));
+	page_define(p, "XTYPE", "%s", page_type(p, q));
+	page_define(p, "QSTRIDE", "%lld", (long long)width_of(q));
+	page_define(p, "SCALE", "%s", page_number(p, scale > 0 ? scale : 1 / sqrt((double)wf_last(q))));
+	page_define(p, "WINDOW", "%d", (int)attribute(t, "window"));
+	page_define(p, "SOFTCAP", "%s", page_number(p, attribute(t, "softcap")));
+	page_define(p, "ALIBI", "%s", page_number(p, attribute(t, "alibi")));
+	page_define(p, "NHEAD", "%d", (int)(heads > 0 ? heads : (double)q->dim[1]));
+	page_define(p, "HEAD0", "%d", (int)attribute(t, "head0"));
+	page_define(p, "SINKS", "%d", t->nin > 3);
+	page_define(p, "MMA", "%d", is_16bit(kv->dtype) && is_16bit(e->plan->g->act));
+	page_define(p, "ARGS", "1");
+	page_pointer(p, PAGE_TABLE, NULL, "const struct table *", "table");
+	page_pointer(p, PAGE_VALUE, q, "const XTYPE *", "q");
+	page_pointer(p, PAGE_VALUE, t, "XTYPE *", "y");
+	page_pointer(p, PAGE_KV, kv, "wide", "layer");
+	page_pointer(p, PAGE_PARTS, NULL, "float *", "work");
+	page_pointer(p, PAGE_COUNTERS, NULL, "unsigned *", "counter");
+	if (t->nin > 3)
+		page_pointer(p, PAGE_CONSTANT, t->in[3], "const float *", "sinks");
+}
+
+static const char *attend_blocker(const struct emit *e)
+{
+	const wf_tensor *t = e->kernel->anchor, *kv = t->in[1];
+	int64_t kdim = wf_last(kv->in[0]), vdim = wf_last(kv->in[1]);
+
+	if (e->kernel->nnode > 1)
+		return "it is joined with other ops";
+	if (kdim % 8 || vdim % 8 || kdim > 256 || vdim > 256)
+		return "heads must be multiples of 8 up to 256";
+	if (e->page_tokens % 16)
+		return "pages must be multiples of 16 tokens";
+	if (t->in[0]->dtype != t->dtype || page_is_output(e->plan, t))
+		return "queries and results of different types";
+	if (t->nin > 3 && t->in[3]->dtype != WF_F32)
+		return "sinks must be f32";
+	return NULL;
+}
+
+static int emit_decode(struct emit *e)
+{
+	struct emit_launch *l = add_launch(e, "attend_decode");
+	struct decode d = choose_decode(e);
+	struct page p;
+
+	if (!d.warps)
+		return refuse(e, "its keys do not fit shared memory");
+	page_open(&p, e->arena, e->plan, e->kernel);
+	define_attend(e, &p);
+	page_define(&p, "WARPS", "%d", d.warps);
+	page_define(&p, "STAGES", "%d", d.stages);
+	page_define(&p, "SLOTS", "%d", d.slots);
+	p.tail = page_format(&p, "static_assert(DECODE_SMEM == %d && WORK_FLOATS == %d && HEAD_UNITS == %d, \"the host's count\");\n",
+		d.smem, d.work_floats, d.units);
+	l->threads = (unsigned)d.warps * 32;
+	l->smem = (unsigned)d.smem;
+	l->grid_x = (unsigned)e->gpu->sms;
+	l->weight = 6;
+	e->work->part_bytes = (int64_t)e->gpu->sms * d.work_floats * 4;
+	e->work->counters = e->rows * d.units;
+	return finish(e, &p, l, "", "attend_decode.cuh");
+}
+
+static int emit_attend(struct emit *e)
+{
+	const char *why = attend_blocker(e);
+
+	if (why)
+		return refuse(e, why);
+	return emit_decode(e);
+}
+
+/* ---- all kinds ------------------------------------------------------------------------------------------------ */
+
+int emit_kernel(wf_error *err, wf_arena *arena, const struct emit_opt *opt, const wf_plan *plan, const wf_kernel *kernel,
+		int64_t rows, struct emit_work *work)
+{
+	struct emit e = {.err = err, .arena = arena, .plan = plan, .kernel = kernel, .work = work, .rows = rows,
+		.gpu = opt->gpu, .page_tokens = opt->page_tokens};
+
+	*work = (struct emit_work){0};
+	switch (kernel->kind) {
+	case WF_DOT:
+		return emit_dot(&e);
+	case WF_ATTEND:
+		return emit_attend(&e);
+	case WF_MAP:
+	case WF_ROW:
+	case WF_MOVE:
+		return emit_rows(&e, "", NULL, NULL, NULL);
+	default:
+		return refuse(&e, "the backend has none of its kind");
+	}
+}
+
+const struct cuda_gpu *emit_known_gpu(const char *arch)
+{
+	static const struct cuda_gpu known[] = {
+		{.name = "A100",         .arch = "sm_80",  .major = 8,  .sms = 108, .smem_block = 166912, .smem_sm = 167936},
+		{.name = "RTX 4090",     .arch = "sm_89",  .major = 8,  .minor = 9, .sms = 128, .smem_block = 101376, .smem_sm = 102400},
+		{.name = "H100",         .arch = "sm_90a", .major = 9,  .sms = 132, .smem_block = 232448, .smem_sm = 233472},
+		{.name = "B200",         .arch = "sm_100", .major = 10, .sms = 148, .smem_block = 232448, .smem_sm = 233472},
+		{.name = "RTX 5090",     .arch = "sm_120", .major = 12, .sms = 170, .smem_block = 101376, .smem_sm = 102400},
+	};
+
+	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+		if (!strcmp(known[i].arch, arch))
+			return &known[i];
+	return NULL;
+}

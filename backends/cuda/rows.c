@@ -1,0 +1,398 @@
+/* rows.c - kernels that work row by row: elementwise ops, norms, moves, and what stands around a
+ * product that is not our own kernel's.
+ *
+ * Each member becomes a function that gives WIDTH neighbouring values of its row, computed from its
+ * operands' functions; only sums over a row (norms) are made first and kept in shared memory.  The
+ * compiler joins what is called once.  WIDTH is 8 where every length allows it, else 1. */
+#include "backends/cuda/cuda.h"
+
+#include <string.h>
+
+struct rows {
+	struct page *page;
+	const wf_kernel *kernel;
+	const wf_tensor *anchor;              /* a product beside us: its value is in scratch; NULL none */
+	const wf_tensor *result;              /* left in scratch for the product; NULL none */
+	const char *product;                  /* type of the product in scratch */
+	const char *why;
+	int width;
+	int64_t nsum;                         /* sums kept in shared memory */
+};
+
+static int refuse(struct rows *r, const char *why)
+{
+	r->why = r->why ? r->why : why;
+	return -1;
+}
+
+static int member(const struct rows *r, const wf_tensor *t)
+{
+	for (int i = 0; i < r->kernel->nnode; i++)
+		if (r->kernel->node[i] == t)
+			return i;
+	return -1;
+}
+
+static bool is(const wf_tensor *t, const char *op)
+{
+	return !strcmp(t->op->name, op);
+}
+
+static int64_t attribute(const wf_tensor *t, const char *name)
+{
+	return (int64_t)t->attr[wf_attr_index(t->op, name)];
+}
+
+static int64_t row_length(const wf_tensor *t)
+{
+	int64_t n = 1;
+
+	for (int i = t->ndim == 1 ? 0 : 1; i < t->ndim; i++)
+		n *= t->dim[i];
+	return n;
+}
+
+/* Does the anchor need t? */
+static bool feeds(const struct rows *r, const wf_tensor *from, const wf_tensor *t)
+{
+	if (from == t)
+		return true;
+	if (member(r, from) < 0)
+		return false;
+	for (int k = 0; k < from->nin; k++)
+		if (feeds(r, from->in[k], t))
+			return true;
+	return false;
+}
+
+/* Is t computed by this page? */
+static bool ours(const struct rows *r, const wf_tensor *t)
+{
+	if (member(r, t) < 0 || t == r->anchor)
+		return false;
+	if (r->result)
+		return feeds(r, r->result, t);
+	return !r->anchor || !feeds(r, r->anchor, t);
+}
+
+static bool is_sum(const wf_tensor *t)
+{
+	return t->op->kind == WF_ROW && t->op->cuda && strstr(t->op->cuda, "lift");
+}
+
+/* ---- width --------------------------------------------------------------------------------------------- */
+
+static bool eight(int64_t n)
+{
+	return n % 8 == 0;
+}
+
+static bool fits_eight(const wf_tensor *t)
+{
+	bool fits = eight(row_length(t)) && (t->op->kind != WF_ROW || eight(wf_last(t)));
+
+	if (is(t, "rope"))
+		fits &= eight(wf_last(t)) && (attribute(t, "pairs") ? eight(2 * row_length(t->in[2])) : eight(row_length(t->in[2])));
+	if (is(t, "cols"))
+		fits &= eight(attribute(t, "start"));
+	if (is(t, "lane"))
+		fits &= eight(attribute(t, "block"));
+	if (t->op->state)
+		fits &= eight(wf_last(t->in[0])) && eight(wf_last(t->in[1])) && eight(row_length(t->in[1]));
+	for (int k = 0; k < t->nin; k++)
+		if (t->op->kind == WF_MAP)
+			fits &= eight(row_length(t->in[k]));
+	return fits;
+}
+
+static void choose_width(struct rows *r)
+{
+	r->width = 8;
+	for (int i = 0; i < r->kernel->nnode; i++)
+		if (ours(r, r->kernel->node[i]) && !fits_eight(r->kernel->node[i]))
+			r->width = 1;
+}
+
+/* ---- one member ------------------------------------------------------------------------------------------ */
+
+/* WIDTH values from column i of an operand, into `to`. */
+static void load(struct rows *r, const wf_tensor *t, const char *i, const char *to)
+{
+	struct page *p = r->page;
+	int id = member(r, t);
+	long long n = row_length(t);
+
+	if (id >= 0 && (ours(r, t) || t == r->anchor)) {
+		page_add(p, "\tn%d(p, r, %s, %s);\n", id, i, to);
+		return;
+	}
+	if (t->constant && t->ndim > 1) {
+		refuse(r, "a table read by column");
+		return;
+	}
+	const char *pointer = page_value(p, t);
+	if (t->constant)
+		page_add(p, "\tload_run(p.%s + (%s) %% %lld, %s);\n", pointer, i, (long long)wf_nelem(t), to);
+	else
+		page_add(p, "\tload_run(p.%s + (size_t)r.t * %lld + %s, %s);\n", pointer, n, i, to);
+}
+
+static void do_map(struct rows *r, const wf_tensor *t)
+{
+	struct page *p = r->page;
+	const char *call = page_format(p, "%s(v[k]", t->op->name);
+
+	load(r, t->in[0], "i", "v");
+	for (int k = 1; k < t->nin; k++) {
+		page_add(p, "\tfloat w%d[WIDTH];\n", k);
+		load(r, t->in[k], "i", page_format(p, "w%d", k));
+		call = page_format(p, "%s, w%d[k]", call, k);
+	}
+	page_add(p, "\tfor (int k = 0; k < WIDTH; k++)\n\t\tv[k] = %s);\n", call);
+}
+
+/* Mean and sum of what lift() makes of each segment are in shared memory, from number `first` on. */
+static void do_norm(struct rows *r, const wf_tensor *t, int id, int64_t first)
+{
+	struct page *p = r->page;
+	long long n = wf_last(t), segments = row_length(t) / n;
+	bool centred = strstr(t->op->cuda, "ROW_CENTRED") != NULL;
+	const char *at = segments == 1 ? page_format(p, "%lld", (long long)first) :
+		page_format(p, "%lld + i / %lld", (long long)first, n);
+	const char *less = centred ? page_format(p, " - r.sum[%s + %lld] / %lld", at, segments, n) : "";
+	const char *call = page_format(p, "drop%d(v[k]%s, r.sum[%s]", id, less, at);
+
+	load(r, t->in[0], "i", "v");
+	for (int k = 1; k < t->nin; k++) {
+		page_add(p, "\tfloat w%d[WIDTH];\n", k);
+		load(r, t->in[k], "i", page_format(p, "w%d", k));
+		call = page_format(p, "%s, w%d[k]", call, k);
+	}
+	if (t->nin < t->op->nin + t->op->nopt)
+		call = page_format(p, "%s, 0", call);
+	page_add(p, "\tfor (int k = 0; k < WIDTH; k++)\n\t\tv[k] = %s);\n", call);
+}
+
+static void do_rope(struct rows *r, const wf_tensor *t)
+{
+	struct page *p = r->page;
+	long long head = wf_last(t), half = row_length(t->in[2]);
+	const char *freq = page_value(p, t->in[2]);
+
+	page_pointer(p, PAGE_TABLE, NULL, "const struct table *", "table");
+	load(r, t->in[0], "i", "v");
+	page_add(p, "\tint j = i %% %lld;\n\tfloat pos = (float)p.table->pos[r.t];\n\tif (j >= %lld)\n\t\treturn;\n", head, 2 * half);
+	if (!attribute(t, "pairs")) {
+		page_add(p, "\tbool second = j >= %lld;\n\tfloat w[WIDTH];\n", half);
+		load(r, t->in[0], page_format(p, "(second ? i - %lld : i + %lld)", half, half), "w");
+		page_add(p, "\tfor (int k = 0; k < WIDTH; k++) {\n"
+			"\t\tfloat f = to_float(p.%s[second ? j - %lld + k : j + k]);\n"
+			"\t\tfloat2 y = second ? turn(w[k], v[k], pos, f) : turn(v[k], w[k], pos, f);\n"
+			"\t\tv[k] = second ? y.y : y.x;\n\t}\n", freq, half);
+	} else if (r->width == 8) {
+		page_add(p, "\tfor (int k = 0; k < WIDTH; k += 2) {\n"
+			"\t\tfloat2 y = turn(v[k], v[k + 1], pos, to_float(p.%s[(j + k) / 2]));\n"
+			"\t\tv[k] = y.x;\n\t\tv[k + 1] = y.y;\n\t}\n", freq);
+	} else {
+		page_add(p, "\tfloat w[1];\n");
+		load(r, t->in[0], "(i ^ 1)", "w");
+		page_add(p, "\tfloat f = to_float(p.%s[j / 2]);\n"
+			"\tv[0] = i & 1 ? turn(w[0], v[0], pos, f).y : turn(v[0], w[0], pos, f).x;\n", freq);
+	}
+}
+
+/* Rows of a table, or of an activation, by number. */
+static void do_take(struct rows *r, const wf_tensor *t)
+{
+	struct page *p = r->page;
+	const wf_tensor *table = t->in[0], *ids = t->in[1];
+	bool quantised = wf_dtypes[table->dtype].block > 1;
+	const char *field = ids->op != &wf_op_input ? NULL : !strcmp(ids->name, "rows") ? "row" :
+		!strcmp(ids->name, "tokens") ? "token" : NULL;
+	long long n = row_length(t);
+
+	if (!field || ours(r, table) || (quantised && r->width != 8)) {
+		refuse(r, "rows picked in a way it cannot follow");
+		return;
+	}
+	page_pointer(p, PAGE_TABLE, NULL, "const struct table *", "table");
+	const char *pointer = quantised ? page_pointer(p, PAGE_CONSTANT, table, "const byte *", "rows") : page_value(p, table);
+	if (quantised)
+		page_add(p, "\tweights8(p.%s + (size_t)p.table->%s[r.t] * %zu, i, *(float (*)[8])v, (%s *)0);\n", pointer, field,
+			wf_row_bytes(table->dtype, n), page_type(p, table));
+	else
+		page_add(p, "\tload_run(p.%s + (size_t)p.table->%s[r.t] * %lld + i, v);\n", pointer, field, n);
+}
+
+static void do_move(struct rows *r, const wf_tensor *t)
+{
+	struct page *p = r->page;
+
+	if (t->op->view)
+		load(r, t->in[0], "i", "v");
+	else if (is(t, "cols"))
+		load(r, t->in[0], page_format(p, "i + %lld", (long long)attribute(t, "start")), "v");
+	else if (is(t, "lane")) {
+		long long of = attribute(t, "of"), at = attribute(t, "at"), block = attribute(t, "block");
+		load(r, t->in[0], page_format(p, "(i / %lld * %lld + %lld) * %lld + i %% %lld", block, of, at, block, block), "v");
+	} else if (is(t, "take"))
+		do_take(r, t);
+	else
+		refuse(r, "an order of values it cannot follow");
+}
+
+static void add_member(struct rows *r, const wf_tensor *t, int id)
+{
+	struct page *p = r->page;
+
+	if (is_sum(t)) {
+		page_op(p, t, (const struct page_word[]){{"ROW", page_format(p, "%lld", (long long)wf_last(t))},
+			{"lift", page_format(p, "lift%d", id)}, {"drop", page_format(p, "drop%d", id)}, {NULL, NULL}});
+	} else if (t->op->kind == WF_MAP || t->op->kind == WF_ROW) {
+		page_op(p, t, (const struct page_word[]){{"sincosf", "sin_cos"}, {NULL, NULL}});
+	}
+	page_add(p, "__device__ inline void n%d(const args &p, const row &r, int i, float *v)      /* %s */\n{\n", id, t->op->name);
+	if (t->op->kind == WF_MAP)
+		do_map(r, t);
+	else if (is_sum(t))
+		do_norm(r, t, id, r->nsum);
+	else if (is(t, "rope"))
+		do_rope(r, t);
+	else if (t->op->kind == WF_MOVE)
+		do_move(r, t);
+	else
+		refuse(r, "no row kernel computes it");
+	page_add(p, "}\n\n");
+}
+
+/* ---- sums ------------------------------------------------------------------------------------------------- */
+
+static void add_sums_of(struct rows *r, const wf_tensor *t, int id)
+{
+	struct page *p = r->page;
+	long long n = wf_last(t), segments = row_length(t) / n;
+	bool centred = strstr(t->op->cuda, "ROW_CENTRED") != NULL;
+	const char *less = "";
+
+	page_add(p, "struct part%d {\n\tconst args &p;\n\tconst row &r;\n\tint centre;\n"
+		"\t__device__ float operator()(int i) const\n\t{\n\t\tfloat v[WIDTH], sum = 0;\n\t", id);
+	load(r, t->in[0], "i", "v");
+	if (centred)
+		less = page_format(p, " - r.sum[centre + i / %lld] / %lld", n, n);
+	page_add(p, "\t\tfor (int k = 0; k < WIDTH; k++)\n\t\t\tsum += %slift%d(v[k]%s);\n\t\treturn sum;\n\t}\n};\n\n",
+		centred ? "centre < 0 ? v[k] : " : "", id, less);
+	r->nsum += segments * (centred ? 2 : 1);
+}
+
+static void add_sums(struct rows *r)
+{
+	int64_t at = 0;
+
+	page_add(r->page, "__device__ inline void make_sums(const args &p, const row &r)\n{\n");
+	for (int i = 0; i < r->kernel->nnode; i++) {
+		const wf_tensor *t = r->kernel->node[i];
+		if (!ours(r, t) || !is_sum(t))
+			continue;
+		long long n = wf_last(t), segments = row_length(t) / n;
+		bool centred = strstr(t->op->cuda, "ROW_CENTRED") != NULL;
+		if (centred)
+			page_add(r->page, "\tsegment_sums<%lld, %lld>(part%d{p, r, -1}, r.sum + %lld);\n", segments, n, i, (long long)at + segments);
+		page_add(r->page, "\tsegment_sums<%lld, %lld>(part%d{p, r, %lld}, r.sum + %lld);\n", segments, n, i,
+			(long long)at + segments, (long long)at);
+		at += segments * (centred ? 2 : 1);
+	}
+	page_add(r->page, "}\n\n");
+}
+
+/* ---- stores ------------------------------------------------------------------------------------------------- */
+
+static void each_run(struct rows *r, int64_t n)
+{
+	page_add(r->page, "\tfor (int i = first_run(); i < %lld; i += run_stride()) {\n\t\tfloat v[WIDTH];\n\t", (long long)n);
+}
+
+static void store_value(struct rows *r, const wf_tensor *t)
+{
+	struct page *p = r->page;
+	bool scratch = t == r->result;
+	const char *pointer = scratch ? page_pointer(p, PAGE_ROWS, NULL, page_format(p, "%s *", page_type(p, t)), "ready") :
+		page_value(p, t);
+
+	each_run(r, row_length(t));
+	load(r, t, "i", "v");
+	page_add(p, "\t\tstore_run(p.%s + (size_t)r.t * %lld + i, v);\n\t}\n", pointer, (long long)row_length(t));
+}
+
+static void append_cache(struct rows *r, const wf_tensor *t)
+{
+	for (int v = 0; v < 2; v++) {
+		long long n = wf_last(t->in[v]);
+		each_run(r, row_length(t->in[v]));
+		load(r, t->in[v], "i", "v");
+		page_add(r->page, "\t\tstore_run(%s_of(p, r.t, i / %lld) + i %% %lld, v);\n\t}\n", v ? "value" : "key", n, n);
+	}
+}
+
+static void add_stores(struct rows *r)
+{
+	page_add(r->page, "__device__ inline void make_row(const args &p, const row &r)\n{\n");
+	for (int i = 0; i < r->kernel->nnode; i++) {
+		const wf_tensor *t = r->kernel->node[i];
+		bool kept = r->page->plan->value[t->id].stored && !r->page->plan->value[t->id].alias;
+		if (r->result ? t == r->result : kept && (ours(r, t) || t == r->anchor))
+			store_value(r, t);
+		if (t->op->state && ours(r, t))
+			append_cache(r, t);
+	}
+	page_add(r->page, "}\n\n");
+}
+
+/* The product's value, as it was left in scratch. */
+static void add_product(struct rows *r)
+{
+	page_add(r->page, "__device__ inline void n%d(const args &p, const row &r, int i, float *v)      /* %s */\n"
+		"{\n\tload_run(p.%s + (size_t)r.t * %lld + i, v);\n}\n\n", member(r, r->anchor), r->anchor->op->name,
+		page_pointer(r->page, PAGE_PRODUCT, NULL, page_format(r->page, "const %s *", r->product), "product"),
+		(long long)row_length(r->anchor));
+}
+
+static void count_sums(struct rows *r)
+{
+	int64_t n = 0;
+
+	for (int i = 0; i < r->kernel->nnode; i++) {
+		const wf_tensor *t = r->kernel->node[i];
+		if (ours(r, t) && is_sum(t))
+			n += row_length(t) / wf_last(t) * (strstr(t->op->cuda, "ROW_CENTRED") ? 2 : 1);
+	}
+	page_define(r->page, "SUMS", "%lld", (long long)n);
+}
+
+const char *emit_row_hooks(struct page *p, const wf_kernel *kernel, const wf_tensor *anchor, const wf_tensor *result,
+		const char *product)
+{
+	struct rows r = {.page = p, .kernel = kernel, .anchor = anchor, .result = result, .product = product};
+
+	choose_width(&r);
+	page_define(p, "WIDTH", "%d", r.width);
+	count_sums(&r);
+	page_count(p, kernel->anchor);
+	page_add(p, "#include \"rows.cuh\"\n\n");
+	if (anchor && !result)
+		add_product(&r);
+	for (int i = 0; i < kernel->nnode; i++) {
+		const wf_tensor *t = kernel->node[i];
+		if (!ours(&r, t))
+			continue;
+		if (t->op->state) {
+			page_cache(p, t);
+			continue;
+		}
+		add_member(&r, t, i);
+		if (is_sum(t))
+			add_sums_of(&r, t, i);
+	}
+	add_sums(&r);
+	add_stores(&r);
+	return r.why;
+}
