@@ -415,12 +415,30 @@ struct wf_device {                            /* what a forecast needs to know o
 struct wf_cost wf_cost_of(const wf_tensor *);       /* of one node at the bounds in g->bound */
 double cost_seconds(struct wf_cost, const struct wf_device *);
 
+/* ---- layers.c: what a reader sees once ------------------------------------------------------ */
+
+/* A plan's units are its kernels, before fusion its computed nodes.  Units of one scope in a row are
+ * a layer; equal layers in a row are one entry. */
+struct layer {
+	const char *name; int len;            /* "blk.0": the first one's; len 0: no scope */
+	int first, n, repeat;                 /* units first .. first + n, so often */
+};
+int  plan_layers(const wf_plan *, struct layer **, int *nlayer);   /* in the plan's arena; -1 after wf_fail */
+int  plan_units(const wf_plan *);
+/* Members of unit u: its nodes, their number. */
+wf_tensor *const *plan_unit(const wf_plan *, int u, int *n);
+bool is_computed(const wf_tensor *);                 /* by a kernel: no leaf, not from constants alone */
+
 /* ---- dump.c, explain.c --------------------------------------------------------------------- */
 
 int dump_dot(const wf_plan *, FILE *);
 int dump_json(const wf_plan *, FILE *);
-int dump_html(const wf_plan *, const struct wf_device *, FILE *);      /* one self-contained page */
-int explain_print(const wf_plan *, const struct wf_device *, FILE *, bool json);
+int dump_html(const wf_plan *, const struct wf_device *, FILE *);      /* one self-contained page; device may be NULL */
+int explain_print(const wf_plan *, const struct wf_device *, FILE *, bool json);    /* device may be NULL */
+/* What a kernel computes, in a word: "rmsnorm+matmul+rope+cache". */
+const char *kernel_label(const wf_kernel *, char *out, size_t cap);
+void        dump_string(FILE *, const char *);         /* as a JSON string; NULL: null */
+extern const char dump_style[], dump_script[];     /* dump_page.c: of the HTML page */
 
 /* ---- slab.c, seq.c, prefix.c: the KV allocator ------------------------------------------------ */
 
@@ -512,6 +530,8 @@ struct wf_backend {
 	int (*device)(const wf_backend *, struct wf_device *);
 	/* Load weights, compile, allocate everything a step needs. */
 	wf_exec *(*open)(const wf_backend *, wf_plan *, wf_error *, const struct wf_exec_opt *);
+	/* Write each kernel's source into a folder, for an architecture ("sm_90a"); NULL: it has no sources. */
+	int (*emit)(const wf_backend *, wf_plan *, wf_error *, const char *arch, const char *dir);
 };
 
 /* One step's batch: the binding set.  Sequences' tokens are adjacent and in order of position.

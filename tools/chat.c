@@ -176,12 +176,12 @@ static int begin(struct chat *c)
 
 static int feed(struct chat *c)
 {
-	struct ids ids = {0};
+	struct tokens ids = {0};
 	int result = prompt_render(c->s, c->template, c->message, c->n, &ids);
 
 	if (!result)
 		result = generator_feed(&c->g, &ids);
-	ids_free(&ids);
+	tokens_free(&ids);
 	return result;
 }
 
@@ -258,8 +258,7 @@ static int open_chat(struct chat *c)
 	int found = prompt_template(s, true, &c->template);
 	if (found <= 0)
 		return wf_fail(&s->err, "the model has no chat template (--chat-template NAME chooses one)");
-	int64_t ctx = session_ctx(s), most = session_step(s) < ctx ? session_step(s) : ctx;
-	struct wf_sizes sizes = {.tokens = most, .seqs = 1, .rows = 1, .ctx = ctx};
+	struct wf_sizes sizes = plan_sizes(s);
 	return session_plan(s, &sizes, NULL) || session_runner(s, &sizes, false) || generator_start(&c->g, s) ? -1 : 0;
 }
 

@@ -36,7 +36,7 @@ void generator_end(struct generator *g)
 	if (g->seq)
 		wf_seq_free(wf_runner_slab(g->s->runner), g->seq);
 	wf_sampler_free(g->sampler);
-	ids_free(&g->text);
+	tokens_free(&g->text);
 	*g = (struct generator){0};
 }
 
@@ -54,11 +54,11 @@ static int step(struct generator *g, const int32_t *id, int n, bool wanted)
 	if (result)
 		return result;
 	g->logits = wanted ? logits : NULL;
-	return ids_add(&g->text, &g->s->err, id, (size_t)n);
+	return tokens_add(&g->text, &g->s->err, id, (size_t)n);
 }
 
 /* How many of the ids are computed already; at least one is left, whose logits are wanted. */
-static size_t keep_prefix(struct generator *g, const struct ids *ids)
+static size_t keep_prefix(struct generator *g, const struct tokens *ids)
 {
 	size_t n = 0;
 
@@ -70,7 +70,7 @@ static size_t keep_prefix(struct generator *g, const struct ids *ids)
 	return n;
 }
 
-int generator_feed(struct generator *g, const struct ids *ids)
+int generator_feed(struct generator *g, const struct tokens *ids)
 {
 	double start = seconds_now();
 	size_t most = (size_t)wf_runner_max_tokens(g->s->runner), from = keep_prefix(g, ids);

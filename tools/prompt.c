@@ -11,7 +11,7 @@ enum { MAXTEMPLATE = 1 << 20 };
 
 /* ---- ids ---- */
 
-int ids_add(struct ids *ids, wf_error *err, const int32_t *id, size_t n)
+int tokens_add(struct tokens *ids, wf_error *err, const int32_t *id, size_t n)
 {
 	if (ids->n + n > ids->max) {
 		size_t max = (ids->n + n) * 2 + 64;
@@ -27,13 +27,13 @@ int ids_add(struct ids *ids, wf_error *err, const int32_t *id, size_t n)
 	return 0;
 }
 
-void ids_free(struct ids *ids)
+void tokens_free(struct tokens *ids)
 {
 	free(ids->id);
-	*ids = (struct ids){0};
+	*ids = (struct tokens){0};
 }
 
-static int tokenize(struct session *s, const char *text, size_t len, int flags, struct ids *out)
+static int tokenize(struct session *s, const char *text, size_t len, int flags, struct tokens *out)
 {
 	int32_t *id;
 	size_t n;
@@ -42,12 +42,12 @@ static int tokenize(struct session *s, const char *text, size_t len, int flags, 
 		return wf_fail(&s->err, "%s has no tokenizer", s->model->path);
 	if (wf_tokenize(s->model->tokenizer, &s->err, text, len, flags, &id, &n))
 		return -1;
-	int result = ids_add(out, &s->err, id, n);
+	int result = tokens_add(out, &s->err, id, n);
 	free(id);
 	return result;
 }
 
-int prompt_prefix(struct session *s, struct ids *out)
+int prompt_prefix(struct session *s, struct tokens *out)
 {
 	size_t before = out->n;
 
@@ -60,9 +60,9 @@ int prompt_prefix(struct session *s, struct ids *out)
 	return 0;
 }
 
-int prompt_ids(struct session *s, const char *text, size_t len, bool special, struct ids *out)
+int prompt_ids(struct session *s, const char *text, size_t len, bool special, struct tokens *out)
 {
-	struct ids body = {0};
+	struct tokens body = {0};
 	size_t before = out->n;
 	int result = -1;
 
@@ -70,9 +70,9 @@ int prompt_ids(struct session *s, const char *text, size_t len, bool special, st
 		goto out;
 	size_t n = out->n - before;
 	bool twice = n && body.n >= n && !memcmp(body.id, out->id + before, n * sizeof *body.id);
-	result = ids_add(out, &s->err, body.id + (twice ? n : 0), body.n - (twice ? n : 0));
+	result = tokens_add(out, &s->err, body.id + (twice ? n : 0), body.n - (twice ? n : 0));
 out:
-	ids_free(&body);
+	tokens_free(&body);
 	return result;
 }
 
@@ -119,7 +119,7 @@ static const char *piece(struct session *s, int32_t id)
 	return text ? wf_format(s->model->arena, "%.*s", (int)len, text) : "";
 }
 
-int prompt_render(struct session *s, const wf_template *t, const struct wf_message *message, int n, struct ids *out)
+int prompt_render(struct session *s, const wf_template *t, const struct wf_message *message, int n, struct tokens *out)
 {
 	const char *bos = piece(s, wf_token_bos(s->model->tokenizer)), *eos = piece(s, s->model->config.eos[0]);
 	size_t len;

@@ -4,17 +4,17 @@
 #include <string.h>
 
 /* The prompt's ids: the start token alone for an empty one. */
-static int raw_ids(struct session *s, const char *text, size_t len, struct ids *ids)
+static int raw_ids(struct session *s, const char *text, size_t len, struct tokens *ids)
 {
 	if (prompt_ids(s, text, len, s->o->special, ids))
 		return -1;
 	int32_t bos = wf_token_bos(s->model->tokenizer);
 	if (!ids->n && bos >= 0)
-		return ids_add(ids, &s->err, &bos, 1);
+		return tokens_add(ids, &s->err, &bos, 1);
 	return ids->n ? 0 : wf_fail(&s->err, "an empty prompt, and the model has no start token");
 }
 
-static int make_ids(struct session *s, struct ids *ids)
+static int make_ids(struct session *s, struct tokens *ids)
 {
 	size_t len = 0;
 	wf_template *t = NULL;
@@ -42,7 +42,7 @@ static void report_end(const struct session *s, enum generate_end end)
 		say(s->o, "the context of %lld tokens is full (-c N for more)\n", (long long)session_ctx(s));
 }
 
-static int answer(struct session *s, struct generator *g, const struct ids *ids)
+static int answer(struct session *s, struct generator *g, const struct tokens *ids)
 {
 	int result = generator_feed(g, ids);
 
@@ -63,21 +63,20 @@ static int answer(struct session *s, struct generator *g, const struct ids *ids)
 int run_main(const struct options *o)
 {
 	struct session s;
-	struct ids ids = {0};
+	struct tokens ids = {0};
 	struct generator g = {0};
 	int code = -1;
 
 	session_start(&s, o);
 	if (session_model(&s, 0) || make_ids(&s, &ids))
 		goto out;
-	int64_t ctx = session_ctx(&s), most = session_step(&s) < ctx ? session_step(&s) : ctx;
-	struct wf_sizes sizes = {.tokens = most, .seqs = 1, .rows = 1, .ctx = ctx};
+	struct wf_sizes sizes = plan_sizes(&s);
 	if (session_plan(&s, &sizes, NULL) || session_runner(&s, &sizes, false) || generator_start(&g, &s))
 		goto out;
 	catch_interrupt(false);
 	code = answer(&s, &g, &ids);
 out:
-	ids_free(&ids);
+	tokens_free(&ids);
 	generator_end(&g);
 	if (code < 0)
 		return session_failed(&s);

@@ -15,7 +15,7 @@ static const double TIE = 1e-3;
 
 struct case_ {
 	char name[64];
-	struct ids input, greedy;
+	struct tokens input, greedy;
 	float *logits, *margin;               /* [rows, vocab] of the last rows of input; [greedy.n] */
 	int64_t rows, vocab, nmargin;
 	/* found */
@@ -39,7 +39,7 @@ struct verifier {
 /* ---- reading the reference ---- */
 
 /* Whole numbers of type I32 or I64. */
-static int read_ids(struct verifier *v, const safetensors *t, const char *name, struct ids *out)
+static int read_ids(struct verifier *v, const safetensors *t, const char *name, struct tokens *out)
 {
 	struct wf_blob blob;
 	int64_t n = 1;
@@ -54,7 +54,7 @@ static int read_ids(struct verifier *v, const safetensors *t, const char *name, 
 	for (int64_t i = 0; i < n; i++) {
 		int32_t id;
 		memcpy(&id, (const char *)blob.data + i * (wide ? 8 : 4), sizeof id);
-		if (ids_add(out, &v->s->err, &id, 1))
+		if (tokens_add(out, &v->s->err, &id, 1))
 			return -1;
 	}
 	return 0;
@@ -146,8 +146,8 @@ static int read_reference(struct verifier *v)
 static void close_reference(struct verifier *v)
 {
 	for (int i = 0; i < v->n; i++) {
-		ids_free(&v->list[i].input);
-		ids_free(&v->list[i].greedy);
+		tokens_free(&v->list[i].input);
+		tokens_free(&v->list[i].greedy);
 		free(v->list[i].logits);
 		free(v->list[i].margin);
 	}

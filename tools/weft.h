@@ -143,20 +143,33 @@ int64_t session_ctx(const struct session *);          /* --ctx-size against the 
 int64_t session_step(const struct session *);         /* tokens of a step: --batch-size, --ubatch-size */
 int64_t session_vocab(const struct session *);        /* width of the logits */
 
+/* ---- dump.c: what dump and explain share ------------------------------------------------------------------- */
+
+struct wf_sizes plan_sizes(const struct session *);    /* of one sequence, as run plans it */
+int write_output(struct session *, int (*write)(struct session *, FILE *));   /* to -o, else standard output */
+
+/* ---- gpus.c: devices to forecast for ---------------------------------------------------------------------- */
+
+struct gpu_row { const char *name; double tbyte_s, tflop_s, gib; };
+extern const struct gpu_row gpu_table[];              /* {0} at the end */
+int gpu_find(wf_error *, const char *name, struct wf_device *);   /* a name, or a memory size: no speeds then */
+/* The device to plan for: --gpu, else what the backend says of this machine.  1, 0 none, -1 failed. */
+int session_device(struct session *, struct wf_device *);
+
 /* ---- prompt.c: text to ids, by template or raw ---------------------------------------------------------- */
 
-struct ids { int32_t *id; size_t n, max; };
+struct tokens { int32_t *id; size_t n, max; };
 
-int  ids_add(struct ids *, wf_error *, const int32_t *id, size_t n);
-void ids_free(struct ids *);
+int  tokens_add(struct tokens *, wf_error *, const int32_t *id, size_t n);
+void tokens_free(struct tokens *);
 /* What a text of this model begins with (BOS). */
-int  prompt_prefix(struct session *, struct ids *);
+int  prompt_prefix(struct session *, struct tokens *);
 /* prefix and text, or the text alone when it begins with the prefix itself */
-int  prompt_ids(struct session *, const char *text, size_t len, bool special, struct ids *);
+int  prompt_ids(struct session *, const char *text, size_t len, bool special, struct tokens *);
 /* The template to talk by: --chat-template, the files' own, or the one the vocabulary suggests.
  * 1, 0 when there is none, -1 failed. */
 int  prompt_template(struct session *, bool guess, wf_template **);
-int  prompt_render(struct session *, const wf_template *, const struct wf_message *, int n, struct ids *);
+int  prompt_render(struct session *, const wf_template *, const struct wf_message *, int n, struct tokens *);
 char *prompt_read(struct session *, size_t *len);      /* -p, -f or stdin; malloc'd */
 char *read_stream(FILE *, size_t *len);                /* malloc'd, NUL at its end; NULL out of memory or unreadable */
 char *read_path(wf_error *, const char *path, size_t *len);
@@ -166,7 +179,7 @@ char *read_path(wf_error *, const char *path, size_t *len);
 struct generator {
 	struct session *s;
 	wf_seq *seq;
-	struct ids text;                      /* tokens of the sequence */
+	struct tokens text;                      /* tokens of the sequence */
 	wf_sampler *sampler;
 	const float *logits;                  /* of the last token; NULL before the first step */
 	double prompt_s, decode_s;
@@ -181,7 +194,7 @@ int  generator_start(struct generator *, struct session *);
 void generator_end(struct generator *);
 /* Make the sequence these ids: keeps the common prefix, computes the rest.  0; 1 when the context is
  * too short; -1 failed. */
-int  generator_feed(struct generator *, const struct ids *);
+int  generator_feed(struct generator *, const struct tokens *);
 /* Sample up to n tokens (-1: no limit) and stream their text.  *answer, when not NULL, gets the text. */
 enum generate_end generator_run(struct generator *, int64_t n, FILE *out, struct answer *);
 void generator_report(const struct generator *);      /* timings, on stderr */
