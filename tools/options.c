@@ -82,7 +82,7 @@ const struct option_row option_table[] = {
 	{"top-p", NULL, 0, OPT_REAL, FIELD(top_p), "X", "0.95", 0, 1, TALK, "choose among the likeliest that add up to X (1: all)"},
 	{"min-p", NULL, 0, OPT_REAL, FIELD(min_p), "X", "0.05", 0, 1, TALK, "drop what is less likely than X times the likeliest"},
 	{"repeat-penalty", NULL, 0, OPT_REAL, FIELD(repeat_penalty), "X", "1", 0.01, 100, TALK, "penalty on tokens seen lately (1: none)"},
-	{"repeat-last-n", NULL, 0, OPT_WHOLE, FIELD(repeat_last_n), "N", "64", -1, 1e9, TALK, "how many tokens count as lately (-1: all)"},
+	{"repeat-last-n", NULL, 0, OPT_WHOLE, FIELD(repeat_last_n), "N", "64", -1, 1e7, TALK, "how many tokens count as lately (-1: all)"},
 	{"presence-penalty", NULL, 0, OPT_REAL, FIELD(presence_penalty), "X", "0", -100, 100, TALK, "subtracted once from what was seen"},
 	{"frequency-penalty", NULL, 0, OPT_REAL, FIELD(frequency_penalty), "X", "0", -100, 100, TALK, "subtracted each time it was seen"},
 	{"seed", NULL, 's', OPT_WHOLE, FIELD(seed), "N", "-1", -1, 4294967295., EXEC, "of sampling and random weights (-1: another each time)"},
