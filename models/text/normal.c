@@ -208,15 +208,29 @@ static size_t charsmap_find(const struct charsmap *map, const char *s, size_t n,
 	return found;
 }
 
-/* What the text at s becomes first: bytes of it read, and the replacement. */
-static size_t next(const struct charsmap *map, const char *s, size_t n, const char **to, size_t *nto)
+/* The longest of `keep` that s starts with, 0 none. */
+static size_t kept(const struct trie *keep, const char *s, size_t n)
 {
-	size_t len = map ? charsmap_find(map, s, n, to, nto) : 0;
+	size_t found = 0;
+	uint32_t node = 0;
 
-	if (!len) {
-		len = *nto = utf8_step(s, n);
-		*to = s;
-	}
+	for (size_t i = 0; i < n && (node = trie_next(keep, node, (uint8_t)s[i])); i++)
+		if (keep->value[node] >= 0)
+			found = i + 1;
+	return found;
+}
+
+/* What the text at s becomes first: bytes of it read, and the replacement. */
+static size_t next(const struct work *w, const struct charsmap *map, const char *s, size_t n, const char **to, size_t *nto)
+{
+	size_t len = w->tok->keep.first[(uint8_t)*s] ? kept(&w->tok->keep, s, n) : 0;
+
+	if (!len && map && (len = charsmap_find(map, s, n, to, nto)))
+		return len;
+	if (!len)
+		len = utf8_step(s, n);
+	*nto = len;
+	*to = s;
 	return len;
 }
 
@@ -226,7 +240,7 @@ static int charsmap_piece(struct work *w, const struct step *step, struct span p
 	size_t nto;
 
 	for (size_t at = piece.start; at < piece.end; ) {
-		at += next(step->charsmap, w->text.s + at, piece.end - at, &to, &nto);
+		at += next(w, step->charsmap, w->text.s + at, piece.end - at, &to, &nto);
 		if (bytes_add(w->err, &w->spare, to, nto) < 0)
 			return -1;
 	}
@@ -263,7 +277,7 @@ int normal_spaces(struct work *w, const struct step *step)
 	if (w->first && (step->form & SPACES_PREFIX) && put_spaced(w, step, " ", 1) < 0)
 		return -1;
 	for (size_t at = 0; at < w->text.n; ) {
-		at += next(step->charsmap, w->text.s + at, w->text.n - at, &to, &nto);
+		at += next(w, step->charsmap, w->text.s + at, w->text.n - at, &to, &nto);
 		while (after_space && nto && *to == ' ')
 			to++, nto--;
 		if (put_spaced(w, step, to, nto) < 0)

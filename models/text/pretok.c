@@ -333,10 +333,21 @@ int byte_of(uint32_t code)
 
 static int to_characters(struct work *w, const struct step *step, struct span piece)
 {
+	struct bytes *out = &w->spare;
+	size_t n = 2 * (size_t)(piece.end - piece.start);      /* every such character takes one or two bytes */
+
 	(void)step;
-	for (size_t i = piece.start; i < piece.end; i++)
-		if (bytes_char(w->err, &w->spare, byte_code((uint8_t)w->text.s[i])) < 0)
-			return -1;
+	if (bytes_room(w->err, out, n) < 0)
+		return -1;
+	for (size_t i = piece.start; i < piece.end; i++) {
+		uint32_t code = byte_code((uint8_t)w->text.s[i]);
+		if (code < 0x80) {
+			out->s[out->n++] = (char)code;
+		} else {
+			out->s[out->n++] = (char)(0xC0 | code >> 6);
+			out->s[out->n++] = (char)(0x80 | (code & 0x3F));
+		}
+	}
 	return 0;
 }
 

@@ -18,7 +18,7 @@
 #define SPACE     "\\t-\\r \\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
 #define NOT_SPACE "\\x{0}-\\x{8}\\x{e}-\\x{1f}!-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}" \
 	"\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
-#define WORD      "\\p{L}\\p{M}\\p{Nd}\\p{Pc}"
+#define WORD      "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 #define HEX       "0-9a-fA-F"
 
 enum { MAXPATTERN = 32 << 10, MAXNEST = 60, JIT_STACK = 16 << 20 };
@@ -33,7 +33,7 @@ struct trans {
 	size_t n, at;
 	struct bytes out;
 	size_t atom, open[MAXNEST];      /* where in out the last atom, each open group starts */
-	int depth;
+	int depth, nest;                 /* open groups; classes within classes */
 };
 
 static int put(struct trans *t, const char *s)
@@ -156,51 +156,81 @@ static int escape(struct trans *t, bool inside)
 
 static int class_item(struct trans *t)
 {
-	if (starts(t, "&&"))
-		return refuse(t, t->at, "an intersection");
-	if (peek(t, 0) == '\\')
+	size_t at = t->at++;
+
+	if (t->in[at] == '\\') {
+		t->at = at;
 		return escape(t, true);
+	}
+	if (t->in[at] == '[' || t->in[at] == ']')
+		return put(t, t->in[at] == '[' ? "\\[" : "\\]");
+	return bytes_add(t->err, &t->out, t->in + at, 1);
+}
+
+static int class(struct trans *t, int depth);
+
+/* [A&&B]: after A, which starts at `from` in out.  A character of A with B looked for in the same place. */
+static int intersect(struct trans *t, size_t at, size_t from)
+{
+	struct bytes first = {0}, *out = &t->out;
+	bool negated = out->n > from + 1 && out->s[from + 1] == '^';
+	int rc = -1;
+
+	t->at += 2;
+	if (negated || peek(t, 0) != '[')
+		return refuse(t, at, "this intersection");
+	if (bytes_add(t->err, &first, out->s + from, out->n - from) == 0) {
+		out->n = from;
+		rc = put(t, "(?:(?=") < 0 || class(t, 0) < 0 || put(t, ")") < 0 ||
+			bytes_add(t->err, out, first.s, first.n) < 0 || put(t, "])") < 0 ? -1 : 0;
+	}
+	free(first.s);
+	if (rc == 0 && peek(t, 0) != ']')
+		return refuse(t, at, "this intersection");
 	t->at++;
-	return bytes_add(t->err, &t->out, t->in + t->at - 1, 1);
+	t->nest--;
+	return rc;
+}
+
+/* The length of [:alpha:] and the like at this place. */
+static size_t posix(const struct trans *t)
+{
+	const char *end = starts(t, "[:") ? memchr(t->in + t->at + 2, ']', t->n - t->at - 2) : NULL;
+
+	return end && end[-1] == ':' ? (size_t)(end + 1 - t->in) - t->at : 0;
 }
 
 /* From the opening bracket past the closing one; a nested class joins the one around it. */
 static int class(struct trans *t, int depth)
 {
-	size_t from = t->at++;
+	size_t at = t->at++, from = t->out.n, len;
 
-	if (depth > MAXNEST)
-		return refuse(t, from, "deeper nesting");
+	if (++t->nest > MAXNEST)
+		return refuse(t, at, "deeper nesting");
 	if (depth == 0 && put(t, "[") < 0)
 		return -1;
 	if (peek(t, 0) == '^') {
 		if (depth > 0)
-			return refuse(t, from, "a negated class in a class");
+			return refuse(t, at, "a negated class in a class");
 		t->at++;
 		if (put(t, "^") < 0)
 			return -1;
 	}
 	for (size_t first = t->at; t->at < t->n && (peek(t, 0) != ']' || t->at == first); ) {
-		const char *end;
-		if (starts(t, "[:") && (end = memchr(t->in + t->at + 2, ']', t->n - t->at - 2)) && end[-1] == ':') {
-			size_t len = (size_t)(end + 1 - t->in) - t->at;
+		if (starts(t, "&&"))
+			return depth ? refuse(t, at, "an intersection in a class") : intersect(t, at, from);
+		if ((len = posix(t))) {
 			if (bytes_add(t->err, &t->out, t->in + t->at, len) < 0)
 				return -1;
 			t->at += len;
-		} else if (peek(t, 0) == '[') {
-			if (class(t, depth + 1) < 0)
-				return -1;
-		} else if (peek(t, 0) == ']') {
-			t->at++;
-			if (put(t, "\\]") < 0)
-				return -1;
-		} else if (class_item(t) < 0) {
+		} else if (peek(t, 0) == '[' ? class(t, depth + 1) < 0 : class_item(t) < 0) {
 			return -1;
 		}
 	}
-	if (t->at == t->n)
-		return refuse(t, from, "a class without an end");
+	if (t->at >= t->n)
+		return refuse(t, t->n, "a class without an end");
 	t->at++;
+	t->nest--;
 	return depth == 0 ? put(t, "]") : 0;
 }
 

@@ -17,7 +17,7 @@ struct bytes { char *s; size_t n, cap; };            /* malloc'd; {0} to start, 
 struct ids { int32_t *v; size_t n, cap; };           /* likewise */
 
 int bytes_add(wf_error *, struct bytes *, const char *s, size_t n);
-int bytes_char(wf_error *, struct bytes *, uint32_t code);           /* one character as UTF-8 */
+int bytes_room(wf_error *, struct bytes *, size_t n);                /* for n more */
 int ids_add(wf_error *, struct ids *, int32_t id);
 /* Grows *array of `each`-byte elements to hold at least need; cap is updated. */
 int array_grow(wf_error *, void *array, size_t *cap, size_t need, size_t each);
@@ -28,7 +28,7 @@ size_t utf8_write(uint32_t code, char out[4]);       /* a valid code point; byte
 size_t utf8_valid(const char *s, size_t n);          /* how many bytes from the front are valid */
 size_t utf8_step(const char *s, size_t n);           /* bytes of the character at s, 1 when broken */
 bool code_is_space(uint32_t code);                   /* Unicode White_Space */
-bool code_is_word(uint32_t code);                    /* letter, mark, decimal digit, connector */
+bool code_is_word(uint32_t code);                    /* a character of a word, as \w */
 
 /* ---- trie.c: which of many strings starts here ---------------------------------------------------- */
 
@@ -74,7 +74,7 @@ struct token {
 	const char *text;            /* as the vocabulary writes it; NUL after it */
 	const char *bytes;           /* the text it stands for */
 	uint32_t len, nbytes;
-	float score;
+	double score;
 	uint32_t rank;               /* place among all scores, best first; equal scores share it */
 	uint8_t type, flags;
 };
@@ -212,13 +212,14 @@ struct wf_tokenizer {
 	bool cut_spaces;                      /* no token holds a space marker after anything else */
 	/* unigram */
 	struct trie pieces;                   /* by text; tokens that text may become */
-	double unknown_score, best_score;
+	double unknown_score;
 	/* unknown text */
 	int32_t unk;                          /* -1 none */
 	bool byte_fallback, fuse_unknown;
 	/* from tokenizer.model: scores add up in float, text after a control token starts as the whole text
-	 * does, the space markers of user tokens are spaces */
+	 * does, user tokens are looked for in normal text and kept as they are on the way there */
 	bool sentencepiece;
+	struct trie keep;
 	/* decoding */
 	bool byte_level, escaped, drop_space; /* escaped: U+2581 is a space; drop_space: the first one */
 	size_t most_bytes;
@@ -229,8 +230,10 @@ struct wf_tokenizer {
 	char *pool; size_t pool_left;         /* room for strings */
 };
 
-/* ---- tok_spm.c, tok_dir.c ------------------------------------------------------------------------- */
+/* ---- tok_parts.c, tok_spm.c, tok_dir.c ------------------------------------------------------------------------- */
 
+struct json_t;
+int parts_add(wf_tokenizer *, wf_error *, const struct json_t *root);  /* the steps of a tokenizer.json */
 wf_tokenizer *tokenizer_spm(wf_arena *, wf_error *, const uint8_t *data, size_t len, const char *config, size_t config_len);
 /* What tokenizer_config.json (or special_tokens_map.json) says about beginnings and ends. */
 int tokenizer_config(wf_tokenizer *, wf_error *, const char *json, size_t len);

@@ -88,14 +88,14 @@ static int cut_special(struct work *w, const struct trie *trie, const char *s, s
 		size_t stop = at - (t->flags & TOKEN_LSTRIP ? spaces_before(s, from, at) : 0);
 		w->first = starts;
 		w->last = false;
-		if ((stop > from || t->type == TOKEN_USER) && text(w, s + from, stop - from, flags) < 0)
+		size_t before = stop > from ? stop - from : 0;
+		if (before && text(w, s + from, before, flags) < 0)
 			return -1;
 		if (ids_add(w->err, w->out, id) < 0)
 			return -1;
 		starts = tok->sentencepiece && t->type != TOKEN_USER;
-		at += len;
-		at += t->flags & TOKEN_RSTRIP ? spaces_after(s, n, at) : 0;
-		from = at;
+		at += len;                   /* the spaces it takes may still begin the next special token */
+		from = at + (t->flags & TOKEN_RSTRIP ? spaces_after(s, n, at) : 0);
 	}
 	w->first = starts;
 	w->last = last;
@@ -187,6 +187,7 @@ void tokenizer_close(wf_tokenizer *tok)
 	trie_free(&tok->raw);
 	trie_free(&tok->normal);
 	trie_free(&tok->pieces);
+	trie_free(&tok->keep);
 }
 
 /* ---- questions ---- */

@@ -1,8 +1,8 @@
 /* unigram.c - the most probable way to cut a text into pieces: Viterbi over a trie of the vocabulary.
  *
- * Scores are log probabilities.  A character that no piece covers costs ten less than the worst piece
- * and is unknown.  Kudo 2018; behaviour of SentencePiece's optimised encoder: of equal paths the one
- * found first, so with the longest last piece's start first. */
+ * Scores are log probabilities; user tokens have none, so they win.  A character that no piece covers
+ * costs ten more than the worst piece and is unknown.  Of equal paths the one found first stays, as
+ * in SentencePiece's optimised encoder.  Kudo 2018. */
 #include "models/text/text.h"
 
 #include <float.h>
@@ -17,30 +17,29 @@ struct unigram { struct node *node; size_t cap; uint32_t *path; size_t path_cap;
 
 int unigram_setup(wf_tokenizer *tok, wf_error *err)
 {
-	double worst = DBL_MAX, best = -DBL_MAX;
+	double worst = DBL_MAX;
 
 	for (int32_t id = 0; id < tok->n; id++) {
 		const struct token *t = &tok->token[id];
 		bool normal = t->type == TOKEN_NORMAL;
 		if (normal && t->score < worst)
 			worst = t->score;
-		if (normal && t->score > best)
-			best = t->score;
 		if ((normal || t->type == TOKEN_USER) && t->len && trie_add(err, &tok->pieces, t->text, t->len, id) < 0)
 			return -1;
 	}
 	if (worst == DBL_MAX)
 		return wf_fail(err, "tokenizer: a unigram vocabulary without an ordinary token");
-	tok->unknown_score = worst - PENALTY;
-	tok->best_score = best;
+	tok->unknown_score = tok->sentencepiece ? (float)(worst - PENALTY) : worst - PENALTY;
 	return 0;
 }
 
 static void offer(const wf_tokenizer *tok, struct node *node, uint32_t from, uint32_t to, double score, int32_t id)
 {
 	score += node[from].score;
+	if (tok->sentencepiece)
+		score = (float)score;
 	if (node[to].id == UNREACHED || score > node[to].score)
-		node[to] = (struct node){tok->sentencepiece ? (float)score : score, from, id};
+		node[to] = (struct node){score, from, id};
 }
 
 /* Every piece that starts at `at`, and the bare character when none is just that. */
@@ -54,8 +53,7 @@ static void extend(const wf_tokenizer *tok, struct node *node, const char *s, ui
 		if (id < 0)
 			continue;
 		const struct token *t = &tok->token[id];
-		double score = t->type == TOKEN_USER ? t->len * tok->best_score - 0.1 : t->score;
-		offer(tok, node, at, i + 1, score, id);
+		offer(tok, node, at, i + 1, t->score, id);
 		single |= i + 1 - at == step;
 	}
 	if (!single)

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <utf8proc.h>
 
-enum { MAXTEXT = 1u << 31 };         /* bytes of a text at any stage: places are 32 bits wide */
+static const unsigned MAXTEXT = 1u << 31;    /* bytes of a text at any stage: places are 32 bits wide */
 
 int array_grow(wf_error *err, void *array, size_t *cap, size_t need, size_t each)
 {
@@ -26,23 +26,21 @@ int array_grow(wf_error *err, void *array, size_t *cap, size_t need, size_t each
 	return 0;
 }
 
-int bytes_add(wf_error *err, struct bytes *b, const char *s, size_t n)
+int bytes_room(wf_error *err, struct bytes *b, size_t n)
 {
 	if (n > MAXTEXT - b->n)
 		return wf_fail(err, "tokenizer: a text of over %u bytes", MAXTEXT);
-	if (b->n + n > b->cap && array_grow(err, &b->s, &b->cap, b->n + n, 1) < 0)
+	return b->n + n > b->cap ? array_grow(err, &b->s, &b->cap, b->n + n, 1) : 0;
+}
+
+int bytes_add(wf_error *err, struct bytes *b, const char *s, size_t n)
+{
+	if (bytes_room(err, b, n) < 0)
 		return -1;
 	if (n)
 		memcpy(b->s + b->n, s, n);
 	b->n += n;
 	return 0;
-}
-
-int bytes_char(wf_error *err, struct bytes *b, uint32_t code)
-{
-	char s[4];
-
-	return bytes_add(err, b, s, utf8_write(code, s));
 }
 
 int ids_add(wf_error *err, struct ids *ids, int32_t id)
@@ -130,9 +128,10 @@ bool code_is_word(uint32_t code)
 	case UTF8PROC_CATEGORY_LU: case UTF8PROC_CATEGORY_LL: case UTF8PROC_CATEGORY_LT:
 	case UTF8PROC_CATEGORY_LM: case UTF8PROC_CATEGORY_LO: case UTF8PROC_CATEGORY_MN:
 	case UTF8PROC_CATEGORY_MC: case UTF8PROC_CATEGORY_ME: case UTF8PROC_CATEGORY_ND:
-	case UTF8PROC_CATEGORY_PC:
+	case UTF8PROC_CATEGORY_NL: case UTF8PROC_CATEGORY_PC:
 		return true;
-	default:
-		return false;
+	default:                             /* letters in circles and squares are symbols, yet alphabetic */
+		return (code >= 0x24B6 && code <= 0x24E9) || (code >= 0x1F130 && code <= 0x1F149) ||
+			(code >= 0x1F150 && code <= 0x1F169) || (code >= 0x1F170 && code <= 0x1F189);
 	}
 }

@@ -75,7 +75,7 @@ int vocab_set(wf_tokenizer *tok, wf_error *err, size_t id, const char *text, siz
 		return -1;
 	t->len = (uint32_t)len;
 	t->type = (uint8_t)type;
-	t->score = (float)score;
+	t->score = score;
 	t->flags = TOKEN_GIVEN;
 	return 0;
 }
@@ -262,7 +262,7 @@ static int decode(wf_tokenizer *tok, wf_error *err, struct token *t)
 
 /* ---- scores and ends ---- */
 
-struct scored { float score; int32_t id; };
+struct scored { double score; int32_t id; };
 
 static int by_score(const void *a, const void *b)
 {
@@ -356,15 +356,31 @@ static int add_normalized(wf_tokenizer *tok, wf_error *err, int32_t id)
 	return rc;
 }
 
+/* SentencePiece looks for user tokens in normal text, which leaves them as they are; its unigram model
+ * takes them for pieces like others. */
+static int add_user(wf_tokenizer *tok, wf_error *err, int32_t id)
+{
+	const struct token *t = &tok->token[id];
+
+	if (trie_add(err, &tok->keep, t->text, t->len, id) < 0)
+		return -1;
+	return tok->encode == bpe_encode ? trie_add(err, &tok->normal, t->text, t->len, id) : 0;
+}
+
 int vocab_special(wf_tokenizer *tok, wf_error *err)
 {
 	for (int32_t id = 0; id < tok->n; id++) {
 		const struct token *t = &tok->token[id];
-		bool special = t->type == TOKEN_CONTROL || t->type == TOKEN_USER || t->type == TOKEN_UNKNOWN;
-		if (!special || !t->len)
+		int rc = 0;
+		if ((t->type != TOKEN_CONTROL && t->type != TOKEN_USER && t->type != TOKEN_UNKNOWN) || !t->len)
 			continue;
-		if (t->flags & TOKEN_NORMALIZED ? add_normalized(tok, err, id) < 0 :
-				trie_add(err, &tok->raw, t->bytes, t->nbytes, id) < 0)
+		if (tok->sentencepiece && t->type == TOKEN_USER)
+			rc = add_user(tok, err, id);
+		else if (t->flags & TOKEN_NORMALIZED)
+			rc = add_normalized(tok, err, id);
+		else
+			rc = trie_add(err, &tok->raw, t->text, t->len, id);
+		if (rc < 0)
 			return -1;
 	}
 	return 0;
