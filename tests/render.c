@@ -1,5 +1,5 @@
 /* render.c - renders templates for tests/templates.py: one JSON object {"template", "context"} a line
- * on stdin, one {"text"} or {"error"} a line on stdout. */
+ * on stdin, one {"text"} or {"error"} a line on stdout.  {"builtin": NAME} asks for a source. */
 #include "models/model.h"
 
 #include <jansson.h>
@@ -21,22 +21,31 @@ static json_t *render(const char *source, size_t source_len, const char *context
 	return result;
 }
 
+static json_t *respond(const json_t *request)
+{
+	json_t *source = json_object_get(request, "template"), *name = json_object_get(request, "builtin");
+	const char *builtin = name ? wf_template_builtin(json_string_value(name)) : NULL;
+	char *context = json_dumps(json_object_get(request, "context"), JSON_COMPACT);
+	json_t *result = NULL;
+
+	if (builtin)
+		result = json_pack("{s:s}", "text", builtin);
+	else if (json_is_string(source) && context)
+		result = render(json_string_value(source), json_string_length(source), context);
+	free(context);
+	return result;
+}
+
 static int answer(const char *line)
 {
 	json_error_t why;
 	json_t *request = json_loads(line, JSON_ALLOW_NUL, &why);
-	json_t *source = json_object_get(request, "template");
-	char *context = json_dumps(json_object_get(request, "context"), JSON_COMPACT);
-	int rc = -1;
+	json_t *result = request ? respond(request) : NULL;
+	char *text = result ? json_dumps(result, JSON_COMPACT) : NULL;
+	int rc = text ? puts(text) : -1;
 
-	if (json_is_string(source) && context) {
-		json_t *result = render(json_string_value(source), json_string_length(source), context);
-		char *text = json_dumps(result, JSON_COMPACT);
-		rc = text ? puts(text) : -1;
-		free(text);
-		json_decref(result);
-	}
-	free(context);
+	free(text);
+	json_decref(result);
 	json_decref(request);
 	return rc < 0 ? -1 : 0;
 }

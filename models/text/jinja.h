@@ -227,6 +227,7 @@ struct value value_dict(struct vm *, enum value_kind);
 struct value value_function(const struct builtin *);
 void  list_push(struct vm *, struct value list, struct value);
 void  list_turn(struct value list);                     /* in place */
+bool  check_key(struct vm *, struct value key);         /* fails for what Python cannot hash */
 void  dict_set(struct vm *, struct value dict, struct value key, struct value);
 bool  dict_get(struct vm *, struct value dict, struct value key, struct value *out);
 bool  is_list(struct value);                            /* any kind that is a struct list */

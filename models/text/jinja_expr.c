@@ -212,11 +212,24 @@ static struct node *parse_postfix(struct parser *p, struct node *n)
 	}
 }
 
+/* No name of ours has a dot, but an unknown filter in a branch not taken does no harm. */
+static const char *parse_dotted(struct parser *p)
+{
+	const char *name = parse_name(p);
+
+	while (parse_take(p, '.')) {
+		const char *more = parse_name(p);
+		if (!p->failed && !(name = wf_format(p->arena, "%s.%s", name, more)))
+			parse_fail(p, "out of memory");
+	}
+	return p->failed ? "" : name;
+}
+
 struct node *parse_filter(struct parser *p, struct node *subject)
 {
 	struct node *n = wrap(p, N_FILTER, subject);
 
-	n->name = parse_name(p);
+	n->name = parse_dotted(p);
 	n->fn = filter_find(n->name);
 	if (parse_is(p, '('))
 		n->b = parse_arguments(p);
@@ -244,7 +257,7 @@ static struct node *parse_test(struct parser *p, struct node *subject)
 
 	parse_next(p);
 	bool negated = parse_take_word(p, "not");
-	n->name = parse_name(p);
+	n->name = parse_dotted(p);
 	n->fn = test_find(n->name);
 	if (parse_is(p, '('))
 		n->b = parse_arguments(p);
@@ -479,7 +492,7 @@ struct node *parse_target(struct parser *p)
 		return first;
 	struct node *n = parse_node(p, N_TUPLE), **tail = &first->next;
 	n->b = first;
-	while (parse_take(p, ',') && p->tok.kind == T_NAME && !parse_is_word(p, "in")) {
+	while (parse_take(p, ',') && (parse_is(p, '(') || (p->tok.kind == T_NAME && !parse_is_word(p, "in")))) {
 		struct node *part = *tail = target_part(p);
 		tail = &part->next;
 	}

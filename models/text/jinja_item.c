@@ -61,6 +61,8 @@ struct value op_attr(struct vm *vm, struct value of, const char *name)
 		return fail_undefined(vm, of);
 	if (of.kind == J_LOOP)
 		return loop_attr(vm, of.loop, name);
+	if (of.kind == J_MACRO && strcmp(name, "name") == 0)
+		return value_text(of.macro->def->name, strlen(of.macro->def->name));
 	if (of.kind == J_NAMESPACE)
 		return dict_get(vm, of, key, &out) ? out : value_undefined(name);
 	if (find_method(vm, of, name, &out) || find_item(vm, of, key, &out))

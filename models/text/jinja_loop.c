@@ -202,15 +202,18 @@ void exec_for(struct vm *vm, struct scope *s, const struct node *n)
 {
 	struct loop *loop = loop_new(vm, s, n);
 	struct scope *inner = NULL;
+	bool ended = false;
 
 	while (loop && !vm->failed && advance(vm, loop) && (inner = item_scope(vm, s, inner))) {
 		exec_item(vm, inner, loop);
 		bool left = vm->flow == BREAK;
+		ended |= vm->flow == RUN;
 		vm->flow = RUN;
 		if (left)
 			break;
 	}
-	if (!loop || loop->index >= 0 || vm->failed)
+	/* as in Jinja, else also follows a loop of which no item came to its end */
+	if (!loop || ended || vm->failed)
 		return;
 	inner = scope_new(vm, s);
 	for (n = n->e; n && !vm->failed && vm->flow == RUN; n = n->next)

@@ -155,10 +155,8 @@ static const char *skip_back(const char *start, const char *p, bool space)
 static void split_space(struct vm *vm, struct value out, const char *p, const char *end, int64_t limit)
 {
 	while ((p = skip(p, end, true)) < end && !vm->failed) {
-		const char *word = limit-- == 0 ? skip_back(p, end, true) : skip(p, end, false);
+		const char *word = limit-- == 0 ? end : skip(p, end, false);
 		list_push(vm, out, value_text(p, (size_t)(word - p)));
-		if (limit == -1 && word == skip_back(p, end, true))
-			return;
 		p = word;
 	}
 }
@@ -166,9 +164,9 @@ static void split_space(struct vm *vm, struct value out, const char *p, const ch
 static void rsplit_space(struct vm *vm, struct value out, const char *start, const char *p, int64_t limit)
 {
 	while ((p = skip_back(start, p, true)) > start && !vm->failed) {
-		const char *word = limit-- == 0 ? skip(start, p, true) : skip_back(start, p, false);
+		const char *word = limit-- == 0 ? start : skip_back(start, p, false);
 		list_push(vm, out, value_text(word, (size_t)(p - word)));
-		p = limit == -1 ? start : word;
+		p = word;
 	}
 }
 

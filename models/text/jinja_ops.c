@@ -152,8 +152,8 @@ bool op_in(struct vm *vm, struct value item, struct value container)
 
 	if (container.kind == J_STRING)
 		return in_string(vm, item, container);
-	if (container.kind == J_DICT && item.kind != J_LIST && item.kind != J_DICT)
-		return dict_get(vm, container, item, &v);
+	if (container.kind == J_DICT)
+		return check_key(vm, item) && dict_get(vm, container, item, &v);
 	if (!iter_open(vm, container, &it))
 		return false;
 	while (iter_next(vm, &it, &v))

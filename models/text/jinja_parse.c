@@ -175,8 +175,7 @@ static struct node *parse_for(struct parser *p)
 	n->c = parse_tuple(p, false);
 	if (parse_take_word(p, "if"))
 		n->d = parse_expr(p);
-	if (parse_is_word(p, "recursive"))
-		parse_fail(p, "recursive loops are not supported");
+	parse_take_word(p, "recursive");        /* only a call of `loop` would need it */
 	p->loops++;
 	n->b = parse_block(p, ends);
 	p->loops--;
@@ -217,6 +216,7 @@ static struct node *parse_filter_block(struct parser *p)
 static struct node *parse_parameters(struct parser *p)
 {
 	struct node *first = NULL, **tail = &first;
+	bool defaults = false;
 
 	parse_expect(p, '(');
 	while (!p->failed && !parse_is(p, ')')) {
@@ -227,6 +227,9 @@ static struct node *parse_parameters(struct parser *p)
 		n->name = parse_name(p);
 		if (parse_take(p, '='))
 			n->a = parse_expr(p);
+		else if (defaults)
+			parse_fail(p, "expected a default for '%.100s', as the parameter before it has", n->name);
+		defaults = n->a;
 	}
 	parse_expect(p, ')');
 	return first;
@@ -313,7 +316,11 @@ static struct node *parse_print(struct parser *p)
 	struct node *n = parse_node(p, N_PRINT);
 
 	parse_next(p);
-	n->a = parse_expr(p);
+	struct node *all = n->a = parse_node(p, N_CONCAT), **tail = &all->b;
+	do {
+		struct node *item = *tail = parse_expr(p);
+		tail = &item->next;
+	} while (parse_take(p, ','));
 	return n;
 }
 

@@ -68,6 +68,8 @@ static void repr_string(struct vm *vm, struct text *t, struct value v)
 	const char *p = v.s, *end = v.s + v.len;
 	char quote = memchr(p, '\'', v.len) && !memchr(p, '"', v.len) ? '"' : '\'';
 
+	if (v.safe)
+		text_puts(vm, t, "Markup(");
 	text_put(vm, t, &quote, 1);
 	while (p < end && !vm->failed) {
 		size_t n;
@@ -76,6 +78,8 @@ static void repr_string(struct vm *vm, struct text *t, struct value v)
 		p += n;
 	}
 	text_put(vm, t, &quote, 1);
+	if (v.safe)
+		text_puts(vm, t, ")");
 }
 
 static void repr_at(struct vm *vm, struct text *t, struct value v, int depth);
@@ -157,6 +161,9 @@ static void repr_at(struct vm *vm, struct text *t, struct value v, int depth)
 		text_puts(vm, t, "<Namespace ");
 		repr_dict(vm, t, v.dict, depth);
 		text_puts(vm, t, ">");
+	} else if (v.kind == J_LOOP) {
+		text_printf(vm, t, "<LoopContext %lld/%lld>", (long long)loop_attr(vm, v.loop, "index").i,
+			(long long)loop_attr(vm, v.loop, "length").i);
 	} else if (v.kind == J_MACRO) {
 		text_printf(vm, t, "<Macro '%.200s'>", v.macro->def->name);
 	} else {

@@ -46,7 +46,7 @@ static struct value reverse(struct vm *vm, const struct call *c)
 
 	if (of.kind == J_STRING)
 		return op_slice(vm, of, value_none(), value_none(), value_int(-1));
-	of = to_list(vm, of, of.kind == J_GENERATOR || of.kind == J_UNDEFINED ? J_LIST : J_GENERATOR);
+	of = to_list(vm, of, of.kind == J_GENERATOR ? J_LIST : J_GENERATOR);
 	if (!vm->failed)
 		list_turn(of);
 	return of;

@@ -184,9 +184,19 @@ static struct value *dict_find(struct vm *vm, const struct dict *dict, struct va
 	return NULL;
 }
 
-static bool check_key(struct vm *vm, struct value key)
+static bool is_hashable(struct vm *vm, struct value key, int depth)
 {
-	if (key.kind == J_LIST || key.kind == J_DICT)
+	if (key.kind == J_LIST || key.kind == J_DICT || depth > NEST_LIMIT)
+		return false;
+	for (size_t i = 0; key.kind == J_TUPLE && i < key.list->n && vm_work(vm, 0); i++)
+		if (!is_hashable(vm, key.list->v[i], depth + 1))
+			return false;
+	return true;
+}
+
+bool check_key(struct vm *vm, struct value key)
+{
+	if (!is_hashable(vm, key, 0))
 		vm_fail(vm, "unhashable type: '%s'", value_type(key));
 	return !vm->failed;
 }
