@@ -237,7 +237,7 @@ static int template_in(wf_model *m, wf_error *err, const char *file)
 
 	if (found <= 0)
 		return found;
-	json_t *doc = config_parse(err, file, text, bytes);
+	json_t *doc = json_read(err, file, text, bytes);
 	if (!doc)
 		return -1;
 	const char *source = json_string_value(choose_template(json_object_get(doc, "chat_template")));

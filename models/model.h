@@ -45,6 +45,32 @@ bool    names_utf8(const char *s, size_t len);
 bool    names_plain(const char *s, size_t len);       /* UTF-8, not empty, no control characters */
 const char *names_show(char out[NAMES_SHOW], const char *s, size_t len);   /* printable, cut to fit */
 
+/* ---- files/json.c: JSON, token by token and as jansson's values ---------------------------------- */
+
+struct json_scan {
+	wf_error *err;
+	const char *file;                     /* for messages: "config.json" */
+	const char *start, *at, *end;
+	char *text;                           /* a string's bytes, unescaped, NUL-terminated; until the next one */
+	size_t len, cap;
+	double number;
+	int64_t integer;                      /* when whole */
+	bool whole;                           /* written without fraction or exponent, and fits */
+};
+
+void json_open(struct json_scan *, wf_error *, const char *file, const char *text, size_t bytes);
+void json_close(struct json_scan *);          /* frees text */
+/* The next token: one of {}[]:, or " a string, 0 a number, t f n, and E the end; -1 after wf_fail. */
+int  json_next(struct json_scan *);
+/* The first token of the next element of a list or object that ends with `close`; 0 when it is over.
+ * Begin with *first true. */
+int  json_element(struct json_scan *, int close, bool *first);
+int  json_expect(struct json_scan *, int token, const char *expected);   /* 0, or -1 after wf_fail */
+int  json_fail(const struct json_scan *, const char *expected);   /* with line and column; -1 */
+/* A whole document, to be freed with json_decref(); NULL after wf_fail.  Where jansson's own parser
+ * stops: integers too large for int64 are doubles.  Duplicate keys are errors, strings may hold NUL. */
+struct json_t *json_read(wf_error *, const char *file, const char *text, size_t bytes);
+
 /* ---- files/gguf.c: GGUF v2 and v3 ------------------------------------------------------------ */
 
 enum gguf_type { GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL,
@@ -100,6 +126,9 @@ struct wf_config {
 	enum wf_rope_scaling scaling;
 	double rope_factor, rope_low, rope_high, rope_orig_ctx, rope_beta_fast, rope_beta_slow;
 	double rope_attn_factor, rope_mscale, rope_mscale_all;
+	double rope_ratio;                    /* theta is multiplied by it, 0: not */
+	bool rope_pairs;                      /* rotates (2i, 2i + 1), else (i, i + n/2) */
+	bool rope_truncate;                   /* yarn: its bounds are whole dims */
 	const double *rope_long, *rope_short; /* [rope_dim / 2] */
 	/* attention */
 	int64_t window;                       /* sliding window in tokens, 0 none */
@@ -108,7 +137,9 @@ struct wf_config {
 	double attn_scale;                    /* 0: 1/sqrt(hdim) */
 	double attn_softcap, final_softcap;
 	double embed_scale, residual_scale, logit_scale;
-	bool alibi, parallel_residual, new_decoder, qk_norm, post_norm_residual;
+	bool alibi, parallel_residual, new_decoder, multi_query, qk_norm, pre_norm, post_norm_residual;
+	int64_t parallel_norms;               /* norms of a parallel block, 0 as the family has it */
+	int64_t embed_dim;                    /* width of the embedding where it is not dim */
 	/* experts */
 	int64_t nexpert, nexpert_used, expert_ffn, nexpert_shared, nexpert_group, ngroup_used, first_dense;
 	double expert_scale;
@@ -120,14 +151,31 @@ struct wf_config {
 	int32_t bos, eos[8], pad;
 	int neos;
 	wf_dtype dtype;                       /* of most weights */
+	bool fixed;                           /* of flags that may have one value only: rows with min = max */
 };
 
 enum wf_activation { WF_SILU, WF_GELU, WF_GELU_TANH, WF_RELU, WF_QUICK_GELU };
 
 /* ---- arch/, model.c: families ------------------------------------------------------------------ */
 
-/* canonical (GGUF) name to file name; %d is the layer, written once in each */
+/* Canonical (GGUF) name to file name; numbers (%d: the layer, an expert) in the same order in both.
+ * Without an ending a row stands for both .weight and .bias.  The first row whose tensor is there counts. */
 struct wf_name { const char *canonical, *hf; };
+
+/* What most decoders call their tensors in Hugging Face files; a family's own rows go before. */
+#define WF_USUAL_NAMES \
+	{"token_embd",         "model.embed_tokens"}, \
+	{"blk.%d.attn_norm",   "model.layers.%d.input_layernorm"}, \
+	{"blk.%d.attn_q",      "model.layers.%d.self_attn.q_proj"}, \
+	{"blk.%d.attn_k",      "model.layers.%d.self_attn.k_proj"}, \
+	{"blk.%d.attn_v",      "model.layers.%d.self_attn.v_proj"}, \
+	{"blk.%d.attn_output", "model.layers.%d.self_attn.o_proj"}, \
+	{"blk.%d.ffn_norm",    "model.layers.%d.post_attention_layernorm"}, \
+	{"blk.%d.ffn_gate",    "model.layers.%d.mlp.gate_proj"}, \
+	{"blk.%d.ffn_up",      "model.layers.%d.mlp.up_proj"}, \
+	{"blk.%d.ffn_down",    "model.layers.%d.mlp.down_proj"}, \
+	{"output_norm",        "model.norm"}, \
+	{"output",             "lm_head"}
 
 /* A hyper-parameter: where each layout keeps it and into which field it goes.  A key may be several,
  * separated by spaces: the first that is there counts.  hf: a path of names with dots; "rope." stands
@@ -146,6 +194,7 @@ struct wf_arch {
 	const char *const *gguf;              /* general.architecture values, NULL at the end */
 	const struct wf_key *keys;            /* beyond the common ones, {0} at the end */
 	const struct wf_name *names;          /* HF tensor names, {0} at the end */
+	int act;                              /* enum wf_activation, where the file names none */
 	/* last word over the config once keys are read (derived values, consistency); may be NULL */
 	int (*finish)(wf_config *, wf_error *);
 	void (*build)(wf_graph *, const wf_config *);
@@ -156,7 +205,40 @@ const wf_arch *wf_arch_find(const char *name);        /* by registry name, model
 const wf_arch *wf_arch_load(wf_error *, const char *so_path);
 int arch_unknown(wf_error *, const char *where, const char *name);     /* fails, naming the nearest families */
 extern const wf_arch *const wf_archs[];               /* NULL at the end */
-extern const wf_arch wf_arch_llama;
+extern const wf_arch wf_arch_llama, wf_arch_bloom, wf_arch_chatglm, wf_arch_glm4, wf_arch_qwen2, wf_arch_qwen3,
+	wf_arch_qwen3moe, wf_arch_gemma2, wf_arch_gemma3, wf_arch_gpt2, wf_arch_gptneox, wf_arch_opt, wf_arch_falcon,
+	wf_arch_phi3, wf_arch_olmo2, wf_arch_deepseek2, wf_arch_gpt_oss, wf_arch_starcoder2, wf_arch_stablelm;
+
+/* ---- arch/common.c: pieces that many families share -------------------------------------------- */
+
+/* Names are given without their ending .weight or .bias.  bias: there must be one; else there is one
+ * if the files have it. */
+wf_tensor *wf_linear(wf_graph *, wf_tensor *x, int64_t out, bool bias, const char *fmt, ...) WF_PRINTF(5, 6);
+wf_tensor *wf_norm(wf_graph *, const wf_config *, wf_tensor *x, const char *fmt, ...) WF_PRINTF(4, 5);     /* rmsnorm */
+wf_tensor *wf_centred_norm(wf_graph *, const wf_config *, wf_tensor *x, const char *fmt, ...) WF_PRINTF(4, 5); /* layernorm */
+wf_tensor *wf_activate(wf_graph *, int act, wf_tensor *x);            /* enum wf_activation */
+wf_tensor *wf_embed(wf_graph *, const wf_config *);                   /* token_embd of the step's tokens */
+wf_tensor *wf_positions(wf_graph *);
+wf_tensor *wf_wanted(wf_graph *, wf_tensor *x);                       /* the rows whose logits are wanted */
+void       wf_logits(wf_graph *, const wf_config *, wf_tensor *x);    /* the head, tied or not, and the output */
+
+struct wf_qkv { wf_tensor *q, *k, *v; };      /* [T, heads, n] */
+/* attn_q, attn_k and attn_v, or attn_qkv when the file has it: blocks q, k, v; grouped: a block of
+ * them for each key head. */
+struct wf_qkv wf_attn_inputs(wf_graph *, const wf_config *, wf_tensor *x, bool bias, bool grouped, int layer);
+wf_tensor *wf_rotate(wf_graph *, const wf_config *, wf_tensor *x, wf_tensor *pos);  /* rope as the config says */
+int        wf_layer_window(const wf_config *, int layer);             /* tokens, 0 all */
+/* Attention over the layer's cache, its heads merged. */
+wf_tensor *wf_self_attend(wf_graph *, const wf_config *, struct wf_qkv, wf_tensor *pos, int layer);
+
+/* down(act(gate) * up) of n values, down(act(up)); suffix "" or as in "ffn_up_shexp". */
+wf_tensor *wf_gated_ffn(wf_graph *, const wf_config *, wf_tensor *x, int64_t n, bool bias, const char *suffix, int layer);
+wf_tensor *wf_plain_ffn(wf_graph *, const wf_config *, wf_tensor *x, bool bias, int layer);
+bool       wf_has_experts(const wf_graph *, const wf_config *, int layer);
+/* One matrix of every expert, [nexpert * out, in]: stacked in the file, or a tensor each. */
+wf_tensor *wf_expert_rows(wf_graph *, const wf_config *, int64_t out, int64_t in, const char *what, int layer);
+/* The chosen experts' gated feed-forwards, mixed. */
+wf_tensor *wf_expert_ffn(wf_graph *, const wf_config *, wf_tensor *x, wf_tensor *ids, wf_tensor *gates, int layer);
 
 /* ---- files/config.c: the table; config_gguf.c, config_json.c: the two places it reads ------------- */
 
@@ -164,15 +246,13 @@ struct config_source {
 	wf_error *err;
 	const char *file, *prefix;            /* for messages: "config.json", ""; "gguf", "llama." */
 	const void *from;
-	/* 1 and *out set (type 'n' number, 'b' boolean), 0 when absent or null, -1 after wf_fail */
+	/* 1 and *out set (type 'n' number, 'b' boolean, '0' null), 0 when absent, -1 after wf_fail */
 	int (*get)(const struct config_source *, const char *key, char *type, double *out);
 };
 
 int config_rows(const struct config_source *, const wf_arch *, wf_config *);
 int config_finish(wf_arena *, wf_error *, const wf_arch *, wf_config *);   /* derived values, consistency */
 int config_eos(wf_config *, wf_error *, const char *where, double id);     /* one more end-of-text token */
-/* A JSON document as ours are read: no duplicate keys, numbers as doubles.  jansson's json_t. */
-struct json_t *config_parse(wf_error *, const char *file, const char *json, size_t bytes);
 int config_generation(wf_config *, wf_error *, const char *json, size_t bytes); /* generation_config.json */
 
 int config_from_gguf(wf_arena *, wf_error *, const gguf *, const wf_arch *, wf_config *);

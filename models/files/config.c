@@ -37,8 +37,9 @@ static const struct wf_key common[] = {
 	{"rope.high_freq_factor", NULL, AT(rope_high), 'f', 0, 1e6, 4},
 	{"rope.original_max_position_embeddings original_max_position_embeddings",
 		"rope.scaling.original_context_length", AT(rope_orig_ctx), 'f', 1, 1 << 30, 0},
-	{"rope.beta_fast", "rope.scaling.yarn_beta_fast", AT(rope_beta_fast), 'f', 0, 1e6, 32},
-	{"rope.beta_slow", "rope.scaling.yarn_beta_slow", AT(rope_beta_slow), 'f', 0, 1e6, 1},
+	{"rope.beta_fast", "rope.scaling.yarn_beta_fast", AT(rope_beta_fast), 'f', 1e-6, 1e6, 32},
+	{"rope.beta_slow", "rope.scaling.yarn_beta_slow", AT(rope_beta_slow), 'f', 1e-6, 1e6, 1},
+	{"rope.truncate", NULL, AT(rope_truncate), 'b', 0, 1, 1},
 	{"rope.attention_factor", "rope.scaling.attn_factor", AT(rope_attn_factor), 'f', 0, 1e3, 0},
 	{"rope.mscale", NULL, AT(rope_mscale), 'f', 0, 1e3, 0},
 	{"rope.mscale_all_dim", NULL, AT(rope_mscale_all), 'f', 0, 1e3, 0},
@@ -70,6 +71,9 @@ static int check(const struct config_source *s, const struct wf_key *row, const 
 	if ((type == 'b') != (row->type == 'b'))
 		return wf_fail(s->err, "%s: %s%s is %s, expected %s", s->file, s->prefix, key,
 			type == 'b' ? "a boolean" : "a number", kinds[(int)row->type]);
+	if (row->type == 'b' && row->min == row->max && v != row->min)
+		return wf_fail(s->err, "%s: %s%s is %s, which is not supported", s->file, s->prefix, key,
+			v != 0 ? "true" : "false");
 	if (!(v >= row->min && v <= row->max) || (row->type == 'i' && v != floor(v)))
 		return wf_fail(s->err, "%s: %s%s is %.17g, expected %s from %.9g to %.9g", s->file, s->prefix,
 			key, v, kinds[(int)row->type], row->min, row->max);
@@ -101,13 +105,16 @@ static bool next_key(const char **keys, char *key, size_t cap)
 static int read_row(const struct config_source *s, const struct wf_key *row, const char *keys, wf_config *c)
 {
 	char key[160], type;
+	bool none = false;
 	double v;
 
 	for (const char *rest = keys; rest && next_key(&rest, key, sizeof key); ) {
 		int found = s->get(s, key, &type, &v);
 		if (found < 0)
 			return -1;
-		if (found > 0) {
+		if (found > 0 && type == '0') {
+			none = true;
+		} else if (found > 0) {
 			if (check(s, row, key, type, v) < 0)
 				return -1;
 			store(c, row, v);
@@ -116,7 +123,8 @@ static int read_row(const struct config_source *s, const struct wf_key *row, con
 	}
 	if (isnan(row->absent) && keys)
 		return wf_fail(s->err, "%s: %s%s is missing", s->file, s->prefix, keys);
-	store(c, row, isnan(row->absent) ? 0 : row->absent);
+	/* null says that there is none, where the family would otherwise have one */
+	store(c, row, isnan(row->absent) || (none && row->min <= 0) ? 0 : row->absent);
 	return 0;
 }
 

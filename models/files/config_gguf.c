@@ -163,7 +163,7 @@ int config_from_gguf(wf_arena *arena, wf_error *err, const gguf *file, const wf_
 	struct from from = {.file = file};
 	struct config_source source = {err, "gguf", from.prefix, &from, get};
 
-	*c = (wf_config){.gguf = true, .bos = -1, .pad = -1, .dtype = WF_F16};
+	*c = (wf_config){.gguf = true, .bos = -1, .pad = -1, .dtype = WF_F16, .act = arch->act};
 	if (read_names(&from, arena, err, c) < 0 || config_rows(&source, arch, c) < 0 ||
 	    read_scaling(&from, err, c) < 0 || read_sliding(&from, arena, err, c) < 0 ||
 	    read_vocab(file, err, c) < 0 || read_tokens(file, err, c) < 0)

@@ -2,8 +2,8 @@
  *
  * Version 5 gathers what concerns rope in rope_parameters, which may hold one object per layer type;
  * version 4 has rope_theta beside rope_scaling.  null is absent.  Models with a text part inside
- * (text_config) are read from there first.  All numbers are read as doubles: exact up to 2^53, far
- * above every range, and some files hold integers that fit no int64. */
+ * (text_config) are read from there first.  Numbers are taken as doubles: exact up to 2^53, far above
+ * every range. */
 #include "models/model.h"
 
 #include <jansson.h>
@@ -15,21 +15,9 @@ struct from {
 	const json_t *rope[2];            /* where "rope." looks, NULLs last */
 };
 
-json_t *config_parse(wf_error *err, const char *file, const char *json, size_t bytes)
-{
-	json_error_t why;
-	char show[NAMES_SHOW];
-	json_t *doc = json_loadb(json, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &why);
-
-	if (!doc)
-		wf_fail(err, "%s: line %d, column %d: %s", file, why.line, why.column,
-			names_show(show, why.text, strlen(why.text)));
-	return doc;
-}
-
 /* ---- lookup ---- */
 
-static const json_t *member(const json_t *object, const char *path)
+static const json_t *member_or_null(const json_t *object, const char *path)
 {
 	char word[80];
 
@@ -39,7 +27,14 @@ static const json_t *member(const json_t *object, const char *path)
 		object = json_object_get(object, word);
 		path += len + (path[len] == '.');
 	}
-	return json_is_null(object) ? NULL : object;
+	return object;
+}
+
+static const json_t *member(const json_t *object, const char *path)
+{
+	const json_t *v = member_or_null(object, path);
+
+	return json_is_null(v) ? NULL : v;
 }
 
 static const json_t *lookup(const struct from *f, const char *path)
@@ -54,6 +49,15 @@ static const json_t *lookup(const struct from *f, const char *path)
 	if (f->text)
 		v = member(f->text, path);
 	return v ? v : member(f->top, path);
+}
+
+static bool is_null(const struct from *f, const char *path)
+{
+	bool rope = !strncmp(path, "rope.", 5);
+	const json_t *a = rope ? f->rope[0] : f->text, *b = rope ? f->rope[1] : f->top;
+
+	path += rope ? 5 : 0;
+	return json_is_null(member_or_null(a, path)) || json_is_null(member_or_null(b, path));
 }
 
 static const char *word(const struct from *f, const char *path)
@@ -83,8 +87,9 @@ static int get(const struct config_source *s, const char *key, char *type, doubl
 {
 	const json_t *v = lookup(s->from, key);
 
+	*type = '0';
 	if (!v)
-		return 0;
+		return is_null(s->from, key);
 	*type = json_is_boolean(v) ? 'b' : 'n';
 	*out = json_is_boolean(v) ? json_is_true(v) : json_number_value(v);
 	if (!json_is_boolean(v) && !json_is_number(v))
@@ -282,7 +287,7 @@ static int read_eos(const json_t *eos, wf_error *err, const char *file, wf_confi
 int config_generation(wf_config *c, wf_error *err, const char *json, size_t bytes)
 {
 	static const char file[] = "generation_config.json";
-	json_t *doc = config_parse(err, file, json, bytes);
+	json_t *doc = json_read(err, file, json, bytes);
 
 	if (!doc)
 		return -1;
@@ -301,10 +306,10 @@ static const wf_arch *find_arch(const struct from *f, wf_error *err)
 
 	if (!arch && inner)
 		arch = wf_arch_find(inner);
-	if (!type)
+	if (!arch && !type && !inner)
 		wf_fail(err, "config.json: model_type is missing");
 	else if (!arch)
-		arch_unknown(err, "config.json: model_type", type);
+		arch_unknown(err, "config.json: model_type", type ? type : inner);
 	return arch;
 }
 
@@ -333,6 +338,7 @@ static int read_doc(wf_arena *arena, wf_error *err, const struct from *f, const 
 {
 	struct config_source source = {err, "config.json", "", f, get};
 
+	c->act = arch->act;
 	if (check_quantised(f, err) < 0 || config_rows(&source, arch, c) < 0 || read_name(f, arena, err, c) < 0)
 		return -1;
 	if (read_activation(f, err, c) < 0 || read_dtype(f, err, c) < 0 || read_rope(f, arena, err, c) < 0 ||
@@ -347,7 +353,7 @@ static int read_doc(wf_arena *arena, wf_error *err, const struct from *f, const 
 int config_from_json(wf_arena *arena, wf_error *err, const char *json, size_t bytes, const wf_arch *only,
 		wf_config *c, const wf_arch **arch)
 {
-	json_t *doc = config_parse(err, "config.json", json, bytes);
+	json_t *doc = json_read(err, "config.json", json, bytes);
 	int rc = -1;
 
 	*c = (wf_config){.bos = -1, .pad = -1};

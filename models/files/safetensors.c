@@ -8,7 +8,6 @@
 #include "models/model.h"
 
 #include <assert.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,7 +32,10 @@ struct parser {
 	safetensors *file;
 	const uint8_t *data;             /* behind the header */
 	size_t bytes;
-	struct span *span;               /* of each tensor */
+	struct span *span;               /* [max] of each tensor */
+	size_t max;                      /* tensors there is room for */
+	struct json_scan json;
+	bool metadata;                   /* seen */
 };
 
 /* Fills b's dtype or type; the bits of a value, -1 when unknown. */
@@ -53,109 +55,188 @@ static int find_type(const char *name, struct wf_blob *b)
 	return -1;
 }
 
-/* A JSON integer >= 0; -1 for anything else. */
-static int64_t natural(const json_t *v)
+/* A list of at most `max` integers >= 0; how many, -1 after wf_fail. */
+static int read_list(struct parser *p, int64_t *out, int max)
 {
-	json_int_t n = json_is_integer(v) ? json_integer_value(v) : -1;
+	bool first = true;
+	int n = 0, token;
 
-	return n < 0 ? -1 : n;
+	if (json_expect(&p->json, '[', "expected [") < 0)
+		return -1;
+	while ((token = json_element(&p->json, ']', &first)) > 0) {
+		if (token != '0' || !p->json.whole || p->json.integer < 0)
+			return json_fail(&p->json, "expected an integer from 0 to 2^63 - 1");
+		if (n == max)
+			return json_fail(&p->json, "the list is too long");
+		out[n++] = p->json.integer;
+	}
+	return token < 0 ? -1 : n;
+}
+
+/* ---- a tensor ---- */
+
+struct entry {
+	int bits;                        /* of a value; 0: dtype not seen */
+	int ndim, noffset;               /* -1: not seen */
+	int64_t dim[MAXDIMS], offset[2];
+};
+
+static int read_dtype(struct parser *p, struct entry *e, struct wf_blob *b)
+{
+	char show[NAMES_SHOW];
+
+	if (json_expect(&p->json, '"', "expected a dtype") < 0)
+		return -1;
+	e->bits = find_type(p->json.text, b);
+	return e->bits > 0 ? 0 : wf_fail(p->err, "safetensors: unknown dtype %s",
+		names_show(show, p->json.text, p->json.len));
+}
+
+static int read_field(struct parser *p, struct entry *e, struct wf_blob *b)
+{
+	const char *key = p->json.text;
+	int which = !strcmp(key, "dtype") && !e->bits ? 1 : !strcmp(key, "shape") && e->ndim < 0 ? 2 :
+		!strcmp(key, "data_offsets") && e->noffset < 0 ? 3 : 0;
+
+	if (!which)
+		return json_fail(&p->json, "expected each of dtype, shape, data_offsets once");
+	if (json_expect(&p->json, ':', "expected :") < 0)
+		return -1;
+	if (which == 1)
+		return read_dtype(p, e, b);
+	if (which == 2)
+		return (e->ndim = read_list(p, e->dim, MAXDIMS)) < 0 ? -1 : 0;
+	return (e->noffset = read_list(p, e->offset, 2)) < 0 ? -1 : 0;
+}
+
+static int read_fields(struct parser *p, struct entry *e, struct wf_blob *b)
+{
+	bool first = true;
+	int token;
+
+	if (json_expect(&p->json, ':', "expected :") < 0 || json_expect(&p->json, '{', "expected {") < 0)
+		return -1;
+	while ((token = json_element(&p->json, '}', &first)) > 0)
+		if (token != '"' ? json_fail(&p->json, "expected a key") : read_field(p, e, b))
+			return -1;
+	if (token == 0 && (!e->bits || e->ndim < 0 || e->noffset < 0))
+		return wf_fail(p->err, "safetensors: expected {dtype, shape, data_offsets}");
+	return token;
 }
 
 /* More dimensions than a graph has are kept as a tensor nothing can read. */
-static int read_shape(struct parser *p, const json_t *shape, struct wf_blob *b, const char *name, int64_t *nelem)
+static int set_shape(struct parser *p, const struct entry *e, struct wf_blob *b, int64_t *nelem)
 {
-	size_t n = json_array_size(shape);
-
-	if (!json_is_array(shape) || n > MAXDIMS)
-		return wf_fail(p->err, "safetensors: %s: expected a shape of at most %d dimensions", name, MAXDIMS);
 	*nelem = 1;
-	for (size_t i = 0; i < n; i++) {
-		int64_t dim = natural(json_array_get(shape, i));
-		if (dim < 0)
-			return wf_fail(p->err, "safetensors: %s: a dimension is not an integer >= 0", name);
-		if (__builtin_mul_overflow(*nelem, dim, nelem))
-			return wf_fail(p->err, "safetensors: %s: the product of its dimensions overflows", name);
+	for (int i = 0; i < e->ndim; i++) {
+		if (__builtin_mul_overflow(*nelem, e->dim[i], nelem))
+			return wf_fail(p->err, "safetensors: the product of the dimensions overflows");
 		if (i < WF_MAXDIM)
-			b->dim[i] = dim;
+			b->dim[i] = e->dim[i];
 	}
-	b->ndim = (int)n;
-	if (n > WF_MAXDIM) {
-		b->ndim = WF_MAXDIM;
+	b->ndim = e->ndim < WF_MAXDIM ? e->ndim : WF_MAXDIM;
+	if (e->ndim > WF_MAXDIM) {
 		b->dtype = WF_NDTYPE;
 		b->type = "of more than 4 dimensions";
 	}
 	return 0;
 }
 
-static int read_offsets(struct parser *p, const json_t *offsets, struct span *s, const char *name)
+static int set_data(struct parser *p, const struct entry *e, struct wf_blob *b, struct span *s)
 {
-	int64_t begin = natural(json_array_get(offsets, 0)), end = natural(json_array_get(offsets, 1));
+	int64_t begin = e->offset[0], end = e->offset[1], nelem = 0, nbits;
 
-	if (json_array_size(offsets) != 2 || begin < 0 || end < begin)
-		return wf_fail(p->err, "safetensors: %s: expected data_offsets [begin, end]", name);
+	if (e->noffset != 2 || end < begin)
+		return wf_fail(p->err, "safetensors: expected data_offsets [begin, end]");
 	if ((uint64_t)end > p->bytes)
-		return wf_fail(p->err, "safetensors: %s ends past the file: offset %lld, %zu bytes of data", name,
+		return wf_fail(p->err, "safetensors: the tensor ends past the file: offset %lld, %zu bytes of data",
 			(long long)end, p->bytes);
+	if (set_shape(p, e, b, &nelem) < 0)
+		return -1;
+	if (__builtin_mul_overflow(nelem, (int64_t)e->bits, &nbits) || nbits % 8)
+		return wf_fail(p->err, "safetensors: the size overflows or is not whole bytes");
+	if (nbits / 8 != end - begin)
+		return wf_fail(p->err, "safetensors: %lld bytes by data_offsets, %lld by shape and dtype",
+			(long long)(end - begin), (long long)(nbits / 8));
 	s->begin = (size_t)begin;
 	s->end = (size_t)end;
-	return 0;
-}
-
-static int read_entry(struct parser *p, const json_t *entry, struct wf_blob *b, struct span *s, const char *name)
-{
-	const char *dtype = json_string_value(json_object_get(entry, "dtype"));
-	int64_t nelem = 0, nbits;
-	char show[NAMES_SHOW];
-
-	if (!json_is_object(entry) || !dtype)
-		return wf_fail(p->err, "safetensors: %s: expected {dtype, shape, data_offsets}", name);
-	int each = find_type(dtype, b);
-	if (each < 0)
-		return wf_fail(p->err, "safetensors: %s has unknown dtype %s", name,
-			names_show(show, dtype, strlen(dtype)));
-	if (read_shape(p, json_object_get(entry, "shape"), b, name, &nelem) < 0 ||
-	    read_offsets(p, json_object_get(entry, "data_offsets"), s, name) < 0)
-		return -1;
-	if (__builtin_mul_overflow(nelem, (int64_t)each, &nbits) || nbits % 8)
-		return wf_fail(p->err, "safetensors: %s: its size overflows or is not whole bytes", name);
 	b->bytes = s->end - s->begin;
-	if ((uint64_t)nbits / 8 != b->bytes)
-		return wf_fail(p->err, "safetensors: %s: %zu bytes by its data_offsets, %lld by its shape", name,
-			b->bytes, (long long)(nbits / 8));
-	b->data = p->data + s->begin;
+	b->data = p->data + begin;
 	return 0;
 }
 
-static int read_tensor(struct parser *p, const char *name, const json_t *entry)
+/* ---- the header ---- */
+
+/* Which tensor a message is about. */
+static int in_tensor(struct parser *p, const char *name)
+{
+	size_t len = strlen(p->err->text);
+
+	snprintf(p->err->text + len, sizeof p->err->text - len, " (tensor %s)", name);
+	return -1;
+}
+
+/* The string just read is a tensor's name. */
+static int read_tensor(struct parser *p)
 {
 	safetensors *f = p->file;
-	size_t i = f->names.n, len = strlen(name);
+	size_t i = f->names.n, len = p->json.len;
+	struct entry e = {.ndim = -1, .noffset = -1};
 	char show[NAMES_SHOW];
 
-	names_show(show, name, len);
-	if (!names_plain(name, len) || len > MAXNAME)
+	names_show(show, p->json.text, len);
+	if (!names_plain(p->json.text, len) || len > MAXNAME)
 		return wf_fail(p->err, "safetensors: a tensor's name is empty, longer than %d bytes or has control "
 			"characters: \"%s\"", MAXNAME, show);
-	char *copy = wf_strdup(p->arena, name);
-	if (!copy)
+	if (i == p->max)
+		return wf_fail(p->err, "safetensors: more than %zu tensors", p->max);
+	char *name = wf_strdup(p->arena, p->json.text);
+	if (!name)
 		return wf_fail(p->err, "safetensors: out of memory");
-	if (names_add(&f->names, copy, len) < 0)
+	if (names_add(&f->names, name, len) < 0)
 		return wf_fail(p->err, "safetensors: tensor %s appears twice", show);
-	p->span[i].name = copy;
-	return read_entry(p, entry, &f->blob[i], &p->span[i], show);
+	p->span[i].name = name;
+	if (read_fields(p, &e, &f->blob[i]) < 0 || set_data(p, &e, &f->blob[i], &p->span[i]) < 0)
+		return in_tensor(p, show);
+	return 0;
 }
 
-static int check_metadata(struct parser *p, const json_t *metadata)
+/* Strings by string, of no meaning here. */
+static int skip_metadata(struct parser *p)
 {
-	const char *key;
-	json_t *value;
+	bool first = true;
+	int token;
 
-	if (!json_is_object(metadata))
-		return wf_fail(p->err, "safetensors: expected __metadata__ to be an object");
-	json_object_foreach((json_t *)metadata, key, value)
-		if (!json_is_string(value))
-			return wf_fail(p->err, "safetensors: expected __metadata__ to hold strings only");
-	return 0;
+	if (p->metadata)
+		return json_fail(&p->json, "__metadata__ appears twice");
+	p->metadata = true;
+	if (json_expect(&p->json, ':', "expected :") < 0 ||
+	    json_expect(&p->json, '{', "expected __metadata__ to be an object") < 0)
+		return -1;
+	while ((token = json_element(&p->json, '}', &first)) > 0) {
+		if (token != '"')
+			return json_fail(&p->json, "expected a key");
+		if (json_expect(&p->json, ':', "expected :") < 0 ||
+		    json_expect(&p->json, '"', "expected __metadata__ to hold strings only") < 0)
+			return -1;
+	}
+	return token;
+}
+
+static int read_tensors(struct parser *p)
+{
+	bool first = true;
+	int token;
+
+	if (json_expect(&p->json, '{', "expected {") < 0)
+		return -1;
+	while ((token = json_element(&p->json, '}', &first)) > 0) {
+		if (token != '"')
+			return json_fail(&p->json, "expected a name");
+		if ((strcmp(p->json.text, "__metadata__") ? read_tensor(p) : skip_metadata(p)) < 0)
+			return -1;
+	}
+	return token < 0 ? -1 : json_expect(&p->json, 'E', "expected the end of the header");
 }
 
 static int by_offset(const void *a, const void *b)
@@ -183,22 +264,19 @@ static int check_cover(struct parser *p)
 	return 0;
 }
 
-static int read_tensors(struct parser *p, json_t *header)
+/* The smallest entry bounds how many the header can hold. */
+static int make_tables(struct parser *p, size_t header)
 {
-	size_t n = json_object_size(header);
-	const char *name;
-	json_t *entry;
+	static const char smallest[] = "\"\":{\"dtype\":\"\",\"shape\":[],\"data_offsets\":[]}";
 
-	if (n > MAXTENSOR)
-		return wf_fail(p->err, "safetensors: %zu tensors, expected at most %d", n, MAXTENSOR);
-	p->file->blob = wf_alloc_n(p->arena, n, sizeof *p->file->blob);
-	p->span = wf_alloc_n(p->arena, n, sizeof *p->span);
-	if (!p->file->blob || !p->span || names_new(p->arena, &p->file->names, n) < 0)
+	p->max = header / (sizeof smallest - 1) + 1;
+	if (p->max > MAXTENSOR)
+		p->max = MAXTENSOR;
+	p->file->blob = wf_alloc_n(p->arena, p->max, sizeof *p->file->blob);
+	p->span = wf_alloc_n(p->arena, p->max, sizeof *p->span);
+	if (!p->file->blob || !p->span || names_new(p->arena, &p->file->names, p->max) < 0)
 		return wf_fail(p->err, "safetensors: out of memory");
-	json_object_foreach(header, name, entry)
-		if ((strcmp(name, "__metadata__") ? read_tensor(p, name, entry) : check_metadata(p, entry)) < 0)
-			return -1;
-	return check_cover(p);
+	return 0;
 }
 
 static int header_bytes(wf_error *err, const uint8_t *data, size_t bytes, size_t *out)
@@ -220,8 +298,6 @@ static int header_bytes(wf_error *err, const uint8_t *data, size_t bytes, size_t
 safetensors *safetensors_parse(wf_arena *arena, wf_error *err, const uint8_t *data, size_t bytes)
 {
 	size_t n = 0;
-	json_error_t why;
-	char show[NAMES_SHOW];
 
 	if (header_bytes(err, data, bytes, &n) < 0)
 		return NULL;
@@ -231,13 +307,9 @@ safetensors *safetensors_parse(wf_arena *arena, wf_error *err, const uint8_t *da
 		wf_fail(err, "safetensors: out of memory");
 		return NULL;
 	}
-	json_t *header = json_loadb((const char *)data + 8, n, JSON_REJECT_DUPLICATES, &why);
-	if (!header) {
-		wf_fail(err, "safetensors: header: %s", names_show(show, why.text, strlen(why.text)));
-		return NULL;
-	}
-	int rc = read_tensors(&p, header);
-	json_decref(header);
+	json_open(&p.json, err, "safetensors: header", (const char *)data + 8, n);
+	int rc = make_tables(&p, n) < 0 || read_tensors(&p) < 0 || check_cover(&p) < 0 ? -1 : 0;
+	json_close(&p.json);
 	return rc < 0 ? NULL : p.file;
 }
 

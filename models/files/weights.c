@@ -97,20 +97,21 @@ static bool find_exact(const struct weights *w, const char *name, struct wf_blob
 	return i >= 0;
 }
 
-/* Match name against a canonical pattern; the numbers at its %d in number[].  true when it fits. */
-static bool match(const char *pattern, const char *name, int number[4])
+/* Match name against a canonical pattern; the numbers at its %d in number[].  What is left of the
+ * name, nothing or .weight or .bias; NULL when it does not fit. */
+static const char *match(const char *pattern, const char *name, int number[4])
 {
 	int n = 0;
 
 	while (*pattern) {
 		if (strncmp(pattern, "%d", 2)) {
 			if (*pattern++ != *name++)
-				return false;
+				return NULL;
 			continue;
 		}
 		size_t digits = strspn(name, "0123456789");
 		if (digits < 1 || digits > 6 || n == 4)
-			return false;
+			return NULL;
 		number[n] = 0;
 		for (size_t i = 0; i < digits; i++)
 			number[n] = 10 * number[n] + (name[i] - '0');
@@ -118,10 +119,10 @@ static bool match(const char *pattern, const char *name, int number[4])
 		name += digits;
 		pattern += 2;
 	}
-	return *name == 0;
+	return !*name || !strcmp(name, ".weight") || !strcmp(name, ".bias") ? name : NULL;
 }
 
-static void expand(const char *pattern, const int number[4], char *out, size_t cap)
+static void expand(const char *pattern, const int number[4], const char *end, char *out, size_t cap)
 {
 	size_t at = 0;
 
@@ -132,7 +133,7 @@ static void expand(const char *pattern, const int number[4], char *out, size_t c
 		} else {
 			out[at++] = *pattern++;
 		}
-	out[at] = 0;
+	snprintf(out + at, cap - at, "%s", end);
 }
 
 static bool find_prefixed(const struct weights *w, const char *name, struct wf_blob *out)
@@ -160,14 +161,15 @@ static bool find_prefixed(const struct weights *w, const char *name, struct wf_b
 static int find(const wf_weights *base, const char *name, struct wf_blob *out)
 {
 	const struct weights *w = (const struct weights *)base;
+	const char *end;
 	char hf[256];
 	int number[4] = {0};
 
 	if (!w->alias)
 		return find_exact(w, name, out) ? 0 : -1;
 	for (const struct wf_name *row = w->alias; row->canonical; row++)
-		if (match(row->canonical, name, number)) {
-			expand(row->hf, number, hf, sizeof hf);
+		if ((end = match(row->canonical, name, number))) {
+			expand(row->hf, number, end, hf, sizeof hf);
 			if (find_prefixed(w, hf, out))
 				return 0;
 		}
@@ -433,7 +435,7 @@ static int open_index(struct weights *w, wf_arena *arena, wf_error *err, const c
 {
 	size_t bytes;
 	char *text = file_read(arena, err, path, MAXINDEX, &bytes);
-	json_t *doc = text ? config_parse(err, "model.safetensors.index.json", text, bytes) : NULL;
+	json_t *doc = text ? json_read(err, "model.safetensors.index.json", text, bytes) : NULL;
 
 	if (!doc)
 		return -1;

@@ -298,10 +298,10 @@ static void loaded_family(void **state)
 static void bad_documents(void **state)
 {
 	static const struct { const char *expect, *json; } table[] = {
-		{"line 1, column 0", ""},
+		{"line 1, column 1: expected a value", ""},
 		{"config.json: line 1", "{"},
 		{"expected an object", "[]"},
-		{"duplicate object key", "{\"a\":1,\"a\":2}"},
+		{"key \"a\" appears twice", "{\"a\":1,\"a\":2}"},
 		{"hidden_size n_embd d_model is missing", "{\"vocab_size\":1}"},
 		{"vocab_size is missing", "{\"hidden_size\":4,\"n_layer\":1,\"n_head\":1}"},
 		{"hidden_size is 0, expected an integer from 1 to 1048576", "{\"vocab_size\":1,\"hidden_size\":0}"},
