@@ -43,14 +43,13 @@ static const struct command_text texts[NCOMMAND] = {
 /* Words of s from column `at`, broken before WIDTH and indented. */
 static void wrap(FILE *f, const char *s, int at, int indent)
 {
-	while (*s) {
+	for (bool first = true; *s; first = false) {
 		int n = (int)strcspn(s, " ");
-		if (at + n > WIDTH && at > indent) {
-			fprintf(f, "\n%*s", indent, "");
-			at = indent;
-		}
-		fprintf(f, "%.*s%s", n, s, s[n] ? " " : "");
-		at += n + 1;
+		if (!first && at + 1 + n > WIDTH)
+			at = indent + fprintf(f, "\n%*s", indent, "") - indent - 1;
+		else if (!first)
+			at += fprintf(f, " ");
+		at += fprintf(f, "%.*s", n, s);
 		s += n + (s[n] != 0);
 	}
 	fputc('\n', f);
@@ -69,7 +68,10 @@ static int spelled(const struct option_row *row, char *out, size_t cap)
 
 static bool shows_default(const struct option_row *row)
 {
-	return row->absent && row->kind != OPT_SET && !strstr(row->help, "default");
+	char said[32];
+
+	snprintf(said, sizeof said, "(%s:", row->absent ? row->absent : "");
+	return row->absent && row->kind != OPT_SET && !strstr(row->help, "default") && !strstr(row->help, said);
 }
 
 static void print_option(const struct option_row *row, FILE *f)

@@ -5,6 +5,7 @@
 #include "tools/weft.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <string.h>
 
 enum { PAGE_TOKENS = 64 };
@@ -211,9 +212,9 @@ static void print_memory(const struct planner *p)
 	printf("%s", style(stdout, "0"));
 	if (p->has_device && p->device.memory > 0) {
 		double left = (double)p->device.memory - a->total;
-		snprintf(what, sizeof what, left >= 0 ? "%sfits%s, %.1f %% free" : "%sdoes not fit%s", style(stdout, left >= 0 ? "32" : "31"),
-			style(stdout, "0"), 100 * left / (double)p->device.memory);
-		printf("  %-22s %s of %s\n", p->device.name, what, bytes_text((double)p->device.memory, bytes));
+		printf("  %-22s %s%s %s%s", p->device.name, style(stdout, left >= 0 ? "32" : "31"), left >= 0 ? "fits" : "does not fit",
+			bytes_text((double)p->device.memory, bytes), style(stdout, "0"));
+		printf(left >= 0 ? ", %.1f %% free\n" : ", %.1f %% too much\n", 100 * fabs(left) / (double)p->device.memory);
 	}
 }
 
@@ -251,10 +252,12 @@ static void print_text(const struct planner *p)
 	const wf_plan *plan = p->s->plan;
 	char n[32];
 
-	printf("%s%s%s  %s, %lld layers of %lld, %sparameters\n", style(stdout, "1"), c->name ? c->name : p->s->model->path,
+	printf("%s%s%s  %s, %lld layers of %lld, %s parameters\n", style(stdout, "1"), c->name ? c->name : p->s->model->path,
 		style(stdout, "0"), plan->g->name, (long long)c->nlayer, (long long)c->dim, count_text(parameters(plan), n));
-	printf("%d kernels; batch %lld, context %lld each, steps of %lld tokens, activations %s\n", plan->nkernel,
-		(long long)p->batch, (long long)p->ctx, (long long)p->step, wf_dtypes[plan->g->act].name);
+	printf("%d kernels; batch %lld, context %lld each", plan->nkernel, (long long)p->batch, (long long)p->ctx);
+	if (c->ctx > 0 && p->ctx > c->ctx)
+		printf(" (trained for %lld)", (long long)c->ctx);
+	printf(", steps of %lld tokens, activations %s\n", (long long)p->step, wf_dtypes[plan->g->act].name);
 	print_memory(p);
 	print_speed(p);
 }

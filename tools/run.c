@@ -55,6 +55,7 @@ static int answer(struct session *s, struct generator *g, const struct tokens *i
 	if (end == END_FAILED)
 		return -1;
 	putchar('\n');
+	fflush(stdout);
 	report_end(s, end);
 	generator_report(g);
 	return end == END_INTERRUPT ? WEFT_INTERRUPTED : WEFT_OK;
