@@ -153,6 +153,9 @@ int graph_constant_bytes(wf_tensor *t, wf_arena *scratch, struct wf_blob *out)
 	} else if (t->op->source_row && whole_blocks) {
 		if (move_bytes(t, scratch, out))
 			return -1;
+	} else if (t->op->view) {
+		if (graph_constant_bytes(t->in[0], scratch, out))
+			return -1;
 	} else {
 		if (t->dtype > WF_I32)
 			return wf_fail(t->g->err, "load: %s cuts blocks of %s", t->op->name, wf_dtypes[t->dtype].name);

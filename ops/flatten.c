@@ -28,7 +28,8 @@ const wf_op wf_op_flatten = {
 	.nin   = 1,
 	.shape = shape,
 	.eval  = eval,
-	.cost  = map_cost,
+	.view  = true,
+	.cost  = no_cost,
 	.tol   = 1e-12f,
 	.test  = TESTS("(flatten [[[1 2][3 4]][[5 6][7 8]]])", "[[1 2][3 4][5 6][7 8]]"),
 };

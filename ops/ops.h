@@ -40,6 +40,7 @@ struct wf_routing {
 	OP(mul,      (wf_graph *g, wf_tensor *a, wf_tensor *b)) \
 	OP(div,      (wf_graph *g, wf_tensor *a, wf_tensor *b)) \
 	OP(scale,    (wf_graph *g, wf_tensor *x, double by)) \
+	OP(offset,   (wf_graph *g, wf_tensor *x, double by)) \
 	OP(silu,     (wf_graph *g, wf_tensor *x)) \
 	OP(gelu,     (wf_graph *g, wf_tensor *x)) \
 	OP(gelu_tanh,(wf_graph *g, wf_tensor *x)) \

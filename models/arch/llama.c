@@ -1,96 +1,64 @@
-/* llama.c - LLaMA 1 to 3 and what is built like them: pre-norm, rotary positions, grouped-query
- * attention, gated feed-forward.  This file is the whole definition of the family. */
+/* llama.c - LLaMA 1 to 3 and what is built like them, Mistral with its sliding window and Mixtral with
+ * its experts: pre-norm, rotary positions, grouped-query attention, gated feed-forward.  GGUF calls
+ * all of them llama.  This file is the whole definition of the family. */
 #include "models/model.h"
 #include "ops/ops.h"
 
-static wf_tensor *norm(wf_graph *g, const wf_config *c, wf_tensor *x, const char *what, int l)
-{
-	return wf_rmsnorm(g, x, wf_weight(g, WF_SHAPE(c->dim), "blk.%d.%s.weight", l, what), c->eps);
-}
-
-static wf_tensor *linear(wf_graph *g, wf_tensor *x, int64_t out, const char *what, int l)
-{
-	wf_tensor *y = wf_matmul(g, wf_weight(g, WF_SHAPE(out, wf_last(x)), "blk.%d.%s.weight", l, what), x);
-
-	if (wf_has_weight(g, "blk.%d.%s.bias", l, what))
-		y = wf_add(g, y, wf_weight(g, WF_SHAPE(out), "blk.%d.%s.bias", l, what));
-	return y;
-}
-
-/* Files in GGUF have Q and K rows in pair order; Hugging Face has them in half order. */
-static wf_tensor *rope(wf_graph *g, const wf_config *c, wf_tensor *x, wf_tensor *pos)
-{
-	wf_tensor *freqs = wf_rope_freqs(g, (int)c->rope_dim, &(struct wf_rope_freqs){
-		.type = (int)c->scaling, .theta = c->theta, .factor = c->rope_factor,
-		.low = c->rope_low, .high = c->rope_high, .orig_ctx = c->rope_orig_ctx});
-
-	if (wf_has_weight(g, "rope_freqs.weight"))
-		freqs = wf_div(g, freqs, wf_weight(g, WF_SHAPE(c->rope_dim / 2), "rope_freqs.weight"));
-	return wf_rope(g, x, pos, freqs, c->gguf ? WF_ROPE_PAIRS : WF_ROPE_HALVES, 1);
-}
-
 static wf_tensor *attention(wf_graph *g, const wf_config *c, wf_tensor *x, wf_tensor *pos, int l)
 {
-	wf_tensor *q = wf_heads(g, linear(g, x, c->nhead * c->hdim, "attn_q", l), c->nhead);
-	wf_tensor *k = wf_heads(g, linear(g, x, c->nkv * c->hdim, "attn_k", l), c->nkv);
-	wf_tensor *v = wf_heads(g, linear(g, x, c->nkv * c->hdim, "attn_v", l), c->nkv);
-	wf_tensor *kv = wf_cache(g, rope(g, c, k, pos), v, pos, l, 0);
+	struct wf_qkv a = wf_attn_inputs(g, c, x, c->qkv_bias, false, l);
 
-	q = wf_attend(g, rope(g, c, q, pos), kv, pos, &(struct wf_attention){0});
-	return linear(g, wf_merge(g, q), c->dim, "attn_output", l);
+	a.q = wf_rotate(g, c, a.q, pos);
+	a.k = wf_rotate(g, c, a.k, pos);
+	return wf_linear(g, wf_self_attend(g, c, a, pos, l), c->dim, c->out_bias, "blk.%d.attn_output", l);
 }
 
 static wf_tensor *feedforward(wf_graph *g, const wf_config *c, wf_tensor *x, int l)
 {
-	wf_tensor *gate = linear(g, x, c->ffn, "ffn_gate", l);
-	wf_tensor *up   = linear(g, x, c->ffn, "ffn_up", l);
+	if (!wf_has_experts(g, c, l))
+		return wf_gated_ffn(g, c, x, c->ffn, c->mlp_bias, "", l);
+	wf_tensor *logits = wf_linear(g, x, c->nexpert, false, "blk.%d.ffn_gate_inp", l);
+	wf_tensor *ids = wf_route(g, logits, NULL, &(struct wf_routing){.k = (int)c->nexpert_used});
 
-	return linear(g, wf_mul(g, wf_silu(g, gate), up), c->dim, "ffn_down", l);
+	return wf_expert_ffn(g, c, x, ids, wf_gates(g, logits, ids, WF_GATE_SOFTMAX, true, 1), l);
 }
 
 static void build(wf_graph *g, const wf_config *c)
 {
-	wf_tensor *pos = wf_input(g, "positions", WF_I32, WF_SHAPE(WF_T));
-	wf_tensor *embed = wf_weight(g, WF_SHAPE(c->vocab, c->dim), "token_embd.weight");
-	wf_tensor *x = wf_take(g, embed, wf_input(g, "tokens", WF_I32, WF_SHAPE(WF_T)));
+	wf_tensor *x = wf_embed(g, c), *pos = wf_positions(g);
 
 	for (int l = 0; l < c->nlayer; l++) {
 		wf_scope(g, "blk.%d.attn", l);
-		x = wf_add(g, x, attention(g, c, norm(g, c, x, "attn_norm", l), pos, l));
+		x = wf_add(g, x, attention(g, c, wf_norm(g, c, x, "blk.%d.attn_norm", l), pos, l));
 		wf_scope(g, "blk.%d.ffn", l);
-		x = wf_add(g, x, feedforward(g, c, norm(g, c, x, "ffn_norm", l), l));
+		x = wf_add(g, x, feedforward(g, c, wf_norm(g, c, x, "blk.%d.ffn_norm", l), l));
 	}
 	wf_scope(g, "head");
-	x = wf_take(g, x, wf_input(g, "rows", WF_I32, WF_SHAPE(WF_R)));
-	x = wf_rmsnorm(g, x, wf_weight(g, WF_SHAPE(c->dim), "output_norm.weight"), c->eps);
-	wf_output(g, "logits", wf_matmul(g, c->tied ? embed : wf_weight(g, WF_SHAPE(c->vocab, c->dim), "output.weight"), x));
+	wf_logits(g, c, wf_norm(g, c, wf_wanted(g, x), "output_norm"));
+}
+
+/* Files in GGUF have Q and K rows in pair order; Hugging Face has them in half order. */
+static int finish(wf_config *c, wf_error *err)
+{
+	(void)err;
+	c->rope_pairs = c->gguf;
+	if (!c->expert_ffn)
+		c->expert_ffn = c->ffn;
+	return 0;
 }
 
 const wf_arch wf_arch_llama = {
 	.name  = "llama",
-	.hf    = (const char *const[]){"llama", NULL},
+	.hf    = (const char *const[]){"llama", "mistral", "mixtral", NULL},
 	.gguf  = (const char *const[]){"llama", NULL},
 	.names = (const struct wf_name[]){
-		{"token_embd.weight",          "model.embed_tokens.weight"},
-		{"blk.%d.attn_norm.weight",    "model.layers.%d.input_layernorm.weight"},
-		{"blk.%d.attn_q.weight",       "model.layers.%d.self_attn.q_proj.weight"},
-		{"blk.%d.attn_k.weight",       "model.layers.%d.self_attn.k_proj.weight"},
-		{"blk.%d.attn_v.weight",       "model.layers.%d.self_attn.v_proj.weight"},
-		{"blk.%d.attn_output.weight",  "model.layers.%d.self_attn.o_proj.weight"},
-		{"blk.%d.attn_q.bias",         "model.layers.%d.self_attn.q_proj.bias"},
-		{"blk.%d.attn_k.bias",         "model.layers.%d.self_attn.k_proj.bias"},
-		{"blk.%d.attn_v.bias",         "model.layers.%d.self_attn.v_proj.bias"},
-		{"blk.%d.attn_output.bias",    "model.layers.%d.self_attn.o_proj.bias"},
-		{"blk.%d.ffn_norm.weight",     "model.layers.%d.post_attention_layernorm.weight"},
-		{"blk.%d.ffn_gate.weight",     "model.layers.%d.mlp.gate_proj.weight"},
-		{"blk.%d.ffn_up.weight",       "model.layers.%d.mlp.up_proj.weight"},
-		{"blk.%d.ffn_down.weight",     "model.layers.%d.mlp.down_proj.weight"},
-		{"blk.%d.ffn_gate.bias",       "model.layers.%d.mlp.gate_proj.bias"},
-		{"blk.%d.ffn_up.bias",         "model.layers.%d.mlp.up_proj.bias"},
-		{"blk.%d.ffn_down.bias",       "model.layers.%d.mlp.down_proj.bias"},
-		{"output_norm.weight",         "model.norm.weight"},
-		{"output.weight",              "lm_head.weight"},
+		{"blk.%d.ffn_gate_inp", "model.layers.%d.block_sparse_moe.gate"},
+		{"blk.%d.ffn_gate.%d",  "model.layers.%d.block_sparse_moe.experts.%d.w1"},
+		{"blk.%d.ffn_down.%d",  "model.layers.%d.block_sparse_moe.experts.%d.w2"},
+		{"blk.%d.ffn_up.%d",    "model.layers.%d.block_sparse_moe.experts.%d.w3"},
+		WF_USUAL_NAMES,
 		{NULL, NULL}
 	},
-	.build = build,
+	.finish = finish,
+	.build  = build,
 };
