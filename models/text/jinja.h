@@ -286,14 +286,14 @@ int64_t arg_int(struct vm *, const struct call *, int i, int64_t absent);
 struct value arg_text(struct vm *, const struct call *, int i, const char *absent);
 
 /* jinja_string.c: Unicode and Python's string functions */
-int32_t utf8_get(const char *s, const char *end, size_t *bytes);     /* an invalid byte b as 0xdc00 + b */
-int32_t utf8_back(const char *start, const char *end, size_t *bytes);/* the character before end */
-size_t utf8_put(char *out, int32_t c);
-size_t utf8_count(const char *s, size_t len);
-size_t utf8_offset(const char *s, size_t len, size_t chars);         /* bytes of so many characters */
-bool   utf8_is_space(int32_t c);
-bool   utf8_is_printable(int32_t c);
-bool   is_digits(const char *s, size_t len);            /* 0-9, at least one */
+int32_t string_get(const char *s, const char *end, size_t *bytes);     /* an invalid byte b as 0xdc00 + b */
+int32_t string_back(const char *start, const char *end, size_t *bytes);/* the character before end */
+size_t string_put(char *out, int32_t c);
+size_t string_count(const char *s, size_t len);
+size_t string_offset(const char *s, size_t len, size_t chars);         /* bytes of so many characters */
+bool   string_is_space(int32_t c);
+bool   string_is_printable(int32_t c);
+bool   string_is_digits(const char *s, size_t len);            /* 0-9, at least one */
 enum letter_case { UPPER, LOWER, TITLE, CAPITALIZE, TITLE_WORDS };
 struct value string_case(struct vm *, struct value, enum letter_case);
 struct value string_strip(struct vm *, struct value, struct value chars, int ends);   /* ends: 1 left, 2 right */

@@ -44,8 +44,8 @@ static const char *parse_spec(struct vm *vm, const char *p, const char *end, str
 
 static void put_padded(struct vm *vm, struct text *t, const struct spec *spec, struct value v)
 {
-	size_t len = spec->precision >= 0 ? utf8_offset(v.s, v.len, (size_t)spec->precision) : v.len;
-	size_t n = utf8_count(v.s, len), pad = n < (size_t)spec->width ? (size_t)spec->width - n : 0;
+	size_t len = spec->precision >= 0 ? string_offset(v.s, v.len, (size_t)spec->precision) : v.len;
+	size_t n = string_count(v.s, len), pad = n < (size_t)spec->width ? (size_t)spec->width - n : 0;
 	bool left = memchr(spec->flags, '-', sizeof spec->flags);
 
 	if (left)
@@ -127,7 +127,7 @@ static struct value field_value(struct vm *vm, const char *s, size_t len, const 
 	char digits[8] = {0};
 	size_t i = *next;
 
-	if (len < sizeof digits && is_digits(s, len)) {
+	if (len < sizeof digits && string_is_digits(s, len)) {
 		memcpy(digits, s, len);
 		i = (size_t)atoi(digits);
 	} else if (len) {

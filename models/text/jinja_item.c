@@ -38,8 +38,8 @@ static bool find_index(struct vm *vm, struct value of, int64_t i, struct value *
 		*out = of.list->v[i];
 		return true;
 	}
-	size_t at = utf8_offset(of.s, of.len, (size_t)i), len;
-	utf8_get(of.s + at, of.s + of.len, &len);
+	size_t at = string_offset(of.s, of.len, (size_t)i), len;
+	string_get(of.s + at, of.s + of.len, &len);
 	*out = value_text(of.s + at, len);
 	return true;
 }
@@ -107,7 +107,7 @@ static struct value path_part(struct vm *vm, struct value of, const char *s, siz
 {
 	char digits[20];
 
-	if (len >= sizeof digits || !is_digits(s, len))
+	if (len >= sizeof digits || !string_is_digits(s, len))
 		return op_item(vm, of, value_text(s, len));
 	memcpy(digits, s, len);
 	digits[len] = 0;
@@ -153,8 +153,8 @@ static struct value slice_characters(struct vm *vm, struct value of, int64_t sta
 	struct text t = {0};
 
 	if (step == 1) {
-		size_t from = utf8_offset(of.s, of.len, (size_t)start);
-		size_t len = stop > start ? utf8_offset(of.s + from, of.len - from, (size_t)(stop - start)) : 0;
+		size_t from = string_offset(of.s, of.len, (size_t)start);
+		size_t len = stop > start ? string_offset(of.s + from, of.len - from, (size_t)(stop - start)) : 0;
 		return vm_work(vm, of.len) ? value_text(of.s + from, len) : value_undefined(NULL);
 	}
 	struct value characters = value_list(vm, J_LIST), c;

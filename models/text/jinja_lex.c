@@ -25,7 +25,7 @@ static const char *skip_space(const char *p, const char *end)
 {
 	size_t n;
 
-	while (p < end && utf8_is_space(utf8_get(p, end, &n)))
+	while (p < end && string_is_space(string_get(p, end, &n)))
 		p += n;
 	return p;
 }
@@ -79,7 +79,7 @@ static const char *strip_right(const char *start, const char *end)
 {
 	size_t n;
 
-	while (start < end && utf8_is_space(utf8_back(start, end, &n)))
+	while (start < end && string_is_space(string_back(start, end, &n)))
 		end -= n;
 	return end;
 }
@@ -320,7 +320,7 @@ static const char *unescape(const char *p, const char *end, char **out)
 		*(*out)++ = '\\';
 		return p;
 	}
-	*out += utf8_put(*out, c);
+	*out += string_put(*out, c);
 	return p;
 }
 

@@ -97,7 +97,7 @@ static const char *find_last(struct vm *vm, const char *s, size_t len, struct va
 
 static struct value position(struct vm *vm, struct value s, const char *at)
 {
-	return value_int(at && vm_work(vm, s.len) ? (int64_t)utf8_count(s.s, (size_t)(at - s.s)) : -1);
+	return value_int(at && vm_work(vm, s.len) ? (int64_t)string_count(s.s, (size_t)(at - s.s)) : -1);
 }
 
 static struct value find(struct vm *vm, const struct call *c)
@@ -138,7 +138,7 @@ static const char *skip(const char *p, const char *end, bool space)
 {
 	size_t n;
 
-	while (p < end && utf8_is_space(utf8_get(p, end, &n)) == space)
+	while (p < end && string_is_space(string_get(p, end, &n)) == space)
 		p += n;
 	return p;
 }
@@ -147,7 +147,7 @@ static const char *skip_back(const char *start, const char *p, bool space)
 {
 	size_t n;
 
-	while (p > start && utf8_is_space(utf8_back(start, p, &n)) == space)
+	while (p > start && string_is_space(string_back(start, p, &n)) == space)
 		p -= n;
 	return p;
 }
@@ -269,7 +269,7 @@ static struct value all(struct vm *vm, struct value s, bool (*is)(int32_t))
 	if (!s.len || !vm_work(vm, s.len))
 		return value_bool(false);
 	for (const char *p = s.s, *end = p + s.len; p < end; p += n)
-		if (!is(utf8_get(p, end, &n)))
+		if (!is(string_get(p, end, &n)))
 			return value_bool(false);
 	return value_bool(true);
 }
@@ -291,7 +291,7 @@ static struct value isalnum_(struct vm *vm, const struct call *c)
 
 static struct value isspace_(struct vm *vm, const struct call *c)
 {
-	return all(vm, c->self, utf8_is_space);
+	return all(vm, c->self, string_is_space);
 }
 
 static struct value isupper_(struct vm *vm, const struct call *c)

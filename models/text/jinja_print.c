@@ -57,7 +57,7 @@ static void print_escaped(struct vm *vm, struct text *t, int32_t c, const char *
 		text_printf(vm, t, "\\%c", letters[at - plain]);
 	else if (c == quote)
 		text_printf(vm, t, "\\%c", quote);
-	else if (utf8_is_printable(c))
+	else if (string_is_printable(c))
 		text_put(vm, t, s, n);
 	else
 		text_printf(vm, t, c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x", (unsigned)c);
@@ -73,7 +73,7 @@ static void repr_string(struct vm *vm, struct text *t, struct value v)
 	text_put(vm, t, &quote, 1);
 	while (p < end && !vm->failed) {
 		size_t n;
-		int32_t c = utf8_get(p, end, &n);
+		int32_t c = string_get(p, end, &n);
 		print_escaped(vm, t, c, p, n, quote);
 		p += n;
 	}
@@ -218,7 +218,7 @@ static void json_string(struct vm *vm, struct text *t, struct value v, bool asci
 	text_puts(vm, t, "\"");
 	while (p < end && !vm->failed) {
 		size_t n;
-		int32_t c = utf8_get(p, end, &n);
+		int32_t c = string_get(p, end, &n);
 		if (c < ' ' || c == '"' || c == '\\' || (ascii && c > 126)) {
 			text_put(vm, t, run, (size_t)(p - run));
 			json_escaped(vm, t, c, p, n, ascii);

@@ -238,7 +238,7 @@ static const struct builtin *named(struct vm *vm, struct value name, const struc
 
 static struct args behind(const struct args *args, size_t n)
 {
-	return (struct args){args->v + n, args->named, args->n - n, args->nnamed};
+	return (struct args){n ? args->v + n : args->v, args->named, args->n - n, args->nnamed};
 }
 
 static struct value named_value(struct vm *vm, const struct args *args, const char *name)

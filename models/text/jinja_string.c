@@ -8,7 +8,7 @@
 
 enum { INVALID = 0xdc00, SHARP_S = 0xdf };
 
-int32_t utf8_get(const char *s, const char *end, size_t *bytes)
+int32_t string_get(const char *s, const char *end, size_t *bytes)
 {
 	utf8proc_int32_t c = (unsigned char)*s;
 
@@ -22,10 +22,10 @@ int32_t utf8_get(const char *s, const char *end, size_t *bytes)
 	return c;
 }
 
-int32_t utf8_back(const char *start, const char *end, size_t *bytes)
+int32_t string_back(const char *start, const char *end, size_t *bytes)
 {
 	for (size_t n = 2; n <= 4 && n <= (size_t)(end - start) && (end[-1] & 0x80); n++) {
-		int32_t c = utf8_get(end - n, end, bytes);
+		int32_t c = string_get(end - n, end, bytes);
 		if (*bytes == n)
 			return c;
 	}
@@ -33,30 +33,30 @@ int32_t utf8_back(const char *start, const char *end, size_t *bytes)
 	return end[-1] & 0x80 ? INVALID + (unsigned char)end[-1] : end[-1];
 }
 
-size_t utf8_put(char *out, int32_t c)
+size_t string_put(char *out, int32_t c)
 {
 	return (size_t)utf8proc_encode_char(c, (utf8proc_uint8_t *)out);
 }
 
-size_t utf8_offset(const char *s, size_t len, size_t chars)
+size_t string_offset(const char *s, size_t len, size_t chars)
 {
 	size_t at = 0, n;
 
 	for (; chars && at < len; chars--, at += n)
-		utf8_get(s + at, s + len, &n);
+		string_get(s + at, s + len, &n);
 	return at;
 }
 
-size_t utf8_count(const char *s, size_t len)
+size_t string_count(const char *s, size_t len)
 {
 	size_t count = 0, n;
 
 	for (size_t at = 0; at < len; at += n, count++)
-		utf8_get(s + at, s + len, &n);
+		string_get(s + at, s + len, &n);
 	return count;
 }
 
-bool utf8_is_space(int32_t c)
+bool string_is_space(int32_t c)
 {
 	if (c < 0x80)
 		return c == ' ' || (c >= '\t' && c <= '\r') || (c >= 0x1c && c <= 0x1f);
@@ -64,7 +64,7 @@ bool utf8_is_space(int32_t c)
 		c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
-bool utf8_is_printable(int32_t c)
+bool string_is_printable(int32_t c)
 {
 	switch (utf8proc_category(c)) {
 	case UTF8PROC_CATEGORY_CC: case UTF8PROC_CATEGORY_CF: case UTF8PROC_CATEGORY_CS: case UTF8PROC_CATEGORY_CO:
@@ -77,7 +77,7 @@ bool utf8_is_printable(int32_t c)
 	}
 }
 
-bool is_digits(const char *s, size_t len)
+bool string_is_digits(const char *s, size_t len)
 {
 	size_t n = 0;
 
@@ -105,7 +105,7 @@ static void put_cased(struct vm *vm, struct text *t, const char *s, size_t n, in
 		text_puts(vm, t, how == UPPER ? "SS" : "Ss");
 	} else {
 		c = how == UPPER ? utf8proc_toupper(c) : how == LOWER ? utf8proc_tolower(c) : utf8proc_totitle(c);
-		text_put(vm, t, out, utf8_put(out, c));
+		text_put(vm, t, out, string_put(out, c));
 	}
 }
 
@@ -113,7 +113,7 @@ static void put_cased(struct vm *vm, struct text *t, const char *s, size_t n, in
 static bool starts_word(int32_t before, enum letter_case how)
 {
 	if (how == TITLE_WORDS)
-		return before < 0 || utf8_is_space(before) || (before < 128 && before && strchr("-({[<", (int)before));
+		return before < 0 || string_is_space(before) || (before < 128 && before && strchr("-({[<", (int)before));
 	return before < 0 || !is_cased(before);
 }
 
@@ -136,7 +136,7 @@ struct value string_case(struct vm *vm, struct value v, enum letter_case how)
 	size_t n;
 
 	for (; p < end && !vm->failed; p += n) {
-		int32_t c = utf8_get(p, end, &n);
+		int32_t c = string_get(p, end, &n);
 		put_cased(vm, &t, p, n, c, case_at(before, how));
 		before = c;
 	}
@@ -147,7 +147,7 @@ struct value string_case(struct vm *vm, struct value v, enum letter_case how)
 
 static bool is_stripped(const char *s, size_t n, int32_t c, struct value chars)
 {
-	return chars.kind == J_STRING ? memmem(chars.s, chars.len, s, n) != NULL : utf8_is_space(c);
+	return chars.kind == J_STRING ? memmem(chars.s, chars.len, s, n) != NULL : string_is_space(c);
 }
 
 struct value string_strip(struct vm *vm, struct value v, struct value chars, int ends)
@@ -158,13 +158,13 @@ struct value string_strip(struct vm *vm, struct value v, struct value chars, int
 	if (chars.kind != J_STRING && chars.kind != J_ABSENT && chars.kind != J_NONE)
 		return vm_fail(vm, "strip arg must be None or str, not %s", value_type(chars));
 	while ((ends & 1) && s < end) {
-		int32_t c = utf8_get(s, end, &n);
+		int32_t c = string_get(s, end, &n);
 		if (!vm_work(vm, 0) || !is_stripped(s, n, c, chars))
 			break;
 		s += n;
 	}
 	while ((ends & 2) && s < end) {
-		int32_t c = utf8_back(s, end, &n);
+		int32_t c = string_back(s, end, &n);
 		if (!vm_work(vm, 0) || !is_stripped(end - n, n, c, chars))
 			break;
 		end -= n;
@@ -184,7 +184,7 @@ static struct value replace_between(struct vm *vm, struct value v, struct value 
 		n = 0;
 		if (p == end)
 			break;
-		utf8_get(p, end, &n);
+		string_get(p, end, &n);
 		text_put(vm, &t, p, n);
 	}
 	text_put(vm, &t, p, (size_t)(end - p));
@@ -256,7 +256,7 @@ struct value string_lines(struct vm *vm, struct value v)
 	size_t n;
 
 	for (; p < end && !vm->failed; p += n) {
-		if (!ends_line(utf8_get(p, end, &n)))
+		if (!ends_line(string_get(p, end, &n)))
 			continue;
 		list_push(vm, out, value_text(line, (size_t)(p - line)));
 		n += *p == '\r' && p + 1 < end && p[1] == '\n';

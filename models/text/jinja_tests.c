@@ -105,7 +105,7 @@ static bool has_case(struct vm *vm, struct value v, bool upper)
 	if (!vm_work(vm, s.len))
 		return false;
 	for (const char *p = s.s, *end = p + s.len; p < end; p += n) {
-		utf8proc_category_t category = utf8proc_category(utf8_get(p, end, &n));
+		utf8proc_category_t category = utf8proc_category(string_get(p, end, &n));
 		if (category == UTF8PROC_CATEGORY_LT || category == (upper ? UTF8PROC_CATEGORY_LL : UTF8PROC_CATEGORY_LU))
 			return false;
 		any = any || category == (upper ? UTF8PROC_CATEGORY_LU : UTF8PROC_CATEGORY_LL);

@@ -265,7 +265,7 @@ static bool next_character(struct iter *it, struct value *item)
 
 	if (s >= end)
 		return false;
-	utf8_get(s, end, &n);
+	string_get(s, end, &n);
 	*item = value_text(s, n);
 	it->at += n;
 	return true;
@@ -297,7 +297,7 @@ int64_t value_length(struct vm *vm, struct value v)
 	if (v.kind == J_UNDEFINED)
 		return 0;
 	if (v.kind == J_STRING)
-		return vm_work(vm, v.len) ? (int64_t)utf8_count(v.s, v.len) : -1;
+		return vm_work(vm, v.len) ? (int64_t)string_count(v.s, v.len) : -1;
 	if (v.kind == J_DICT)
 		return (int64_t)v.dict->n;
 	if (is_list(v) && v.kind != J_GENERATOR)
