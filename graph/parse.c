@@ -634,7 +634,12 @@ static int finish_plan(struct parser *p)
 			plan->kernel[m->kernel].anchor = m->t;
 		plan->value[m->t->id].offset = m->offset;
 	}
-	return plan_derive(plan);
+	if (plan_derive(plan))
+		return -1;
+	for (int i = 0; i < p->g->nnode; i++)        /* a view lies where its operand does */
+		if (plan->value[i].alias)
+			plan->value[i].offset = plan->value[p->g->node[i]->in[0]->id].offset;
+	return 0;
 }
 
 int text_parse(wf_graph *g, const char *text, size_t len, wf_plan **plan)
