@@ -2,7 +2,7 @@
 #include "backends/backend.h"
 #include <string.h>
 
-static const wf_backend *const backends[] = {&wf_backend_cpu, NULL};
+static const wf_backend *const backends[] = {&wf_backend_cpu, &wf_backend_cuda, NULL};
 
 const wf_backend *wf_backend_find(const char *name)
 {

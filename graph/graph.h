@@ -513,6 +513,8 @@ struct wf_exec_opt {
 	wf_dtype compute;                     /* what products read activations as; WF_NDTYPE: the fastest that fits the weights */
 	wf_slab *slab;
 	const char *cache;                    /* CUDA: kernel cache folder; NULL none */
+	int device;                           /* CUDA: ordinal */
+	bool no_graph, sync;                  /* CUDA: launch kernels one by one; and wait after each */
 	bool profile;
 	bool random_weights;                  /* the graph has no file: make weights of `seed` where they are needed */
 	uint64_t seed;
@@ -546,6 +548,13 @@ struct wf_batch {
 	const int32_t *const *page;           /* [nseq * nclass] page numbers: wf_seq_pages() */
 };
 
+/* What opening took. */
+struct wf_opened {
+	double load_s, compile_s;             /* seconds: weights to where they are read; kernels */
+	int64_t load_bytes;
+	int compiled, cached;                 /* kernels' programs: made here, found in the cache */
+};
+
 struct wf_exec {
 	const wf_backend *backend;
 	wf_plan *plan;
@@ -558,6 +567,7 @@ struct wf_exec {
 	/* Seconds kernel k took over all steps since the last reset; NULL without profile. */
 	const double *kernel_s;
 	int64_t steps;
+	const struct wf_opened *opened;                              /* NULL: not measured */
 };
 
 #ifdef __cplusplus

@@ -341,9 +341,11 @@ CUresult cuMemAlloc(CUdeviceptr *p, size_t bytes)
 
 static CUresult release(const void *at, enum kind kind)
 {
-	struct object *o = holder(at, 0, kind);
+	struct object *o = objects;
 
-	if (!o || o->data != at)
+	while (o && !(o->kind == kind && o->data == at))
+		o = o->next;
+	if (!o)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (kind == MEMORY)
 		fake.device_bytes -= o->bytes;
@@ -616,6 +618,32 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction function, void **p
 	if (params && params[0])
 		memcpy(&w.launch.first, params[0], sizeof w.launch.first);
 	return leave(submit(c->hStream, w));
+}
+
+/* ---- for the library beside us ----------------------------------------------------------------------------------------- */
+
+bool fake_fails(const char *call)
+{
+	CUresult failed = enter(call, CUDA_ERROR_UNKNOWN);
+
+	return leave(failed) != CUDA_SUCCESS;
+}
+
+bool fake_is_device(const void *p)
+{
+	pthread_mutex_lock(&mutex);
+	bool found = holder(p, 1, MEMORY) != NULL;
+	pthread_mutex_unlock(&mutex);
+	return found;
+}
+
+int fake_launch_named(void *stream, const char *name)
+{
+	struct work w = {.what = LAUNCH};
+
+	ENTER;
+	snprintf(w.launch.name, sizeof w.launch.name, "%s", name);
+	return (int)leave(submit(stream, w));
 }
 
 /* ---- graphs --------------------------------------------------------------------------------------------------------- */

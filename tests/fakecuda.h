@@ -32,6 +32,11 @@ struct fake {
 
 struct fake *fake_cuda(void);
 
+/* For fakeblas.c: count a call and say whether it fails; is this device memory; a launch on a stream. */
+bool fake_fails(const char *call);
+bool fake_is_device(const void *);
+int  fake_launch_named(void *stream, const char *name);
+
 /* Build and load the stand-in before anything asks for libcuda.so.1, which then is this one; NULL
  * where it cannot be built. */
 static inline struct fake *fake_load(void)
@@ -40,7 +45,7 @@ static inline struct fake *fake_load(void)
 	void *handle = system("sh tests/fakecuda.sh build/fake") ? NULL :
 		dlopen("build/fake/libcuda.so.1", RTLD_NOW | RTLD_GLOBAL);
 
-	if (handle)
+	if (handle && dlopen("build/fake/libcublasLt.so.13", RTLD_NOW | RTLD_GLOBAL))
 		*(void **)&get = dlsym(handle, "fake_cuda");
 	return get ? get() : NULL;
 }

@@ -65,7 +65,10 @@ int   cache_save(struct cuda_cache *, const char *name, const struct cuda_key *,
 
 /* ---- nvrtc.c: source to cubin ------------------------------------------------------------------- */
 
-struct cuda_usage { int registers, stack, spill_bytes, smem; };        /* the worst of a program's kernels */
+struct cuda_usage {                           /* the worst of a program's kernels */
+	int registers, stack, spill_bytes, smem;
+	int dynamic;                          /* shared memory to launch with: its dynamic_smem; -1 it has none */
+};
 
 struct cuda_program {
 	const char *name;                     /* letters, digits, _ and -: the page's file name */
@@ -102,6 +105,7 @@ enum page_source {
 	PAGE_CONSTANT,                        /* a weight as laid out on the device */
 	PAGE_KV,                              /* bytes from a page's start to the cache node's layer */
 	PAGE_ROWS, PAGE_PRODUCT,              /* scratch: rows made ready for a product; its bare result */
+	PAGE_UNPACKED,                        /* scratch: a quantised weight as plain numbers */
 	PAGE_PARTS, PAGE_COUNTERS             /* scratch: parts of a split sum; words that start at zero */
 };
 
@@ -137,6 +141,7 @@ const char *page_number(struct page *, double);     /* as a float literal */
 void page_op(struct page *, const wf_tensor *, const struct page_word *);
 const char *page_type(const struct page *, const wf_tensor *);      /* of its values in memory: half, q4_k */
 bool page_is_output(const wf_plan *, const wf_tensor *);
+const wf_tensor *page_storage(const wf_plan *, const wf_tensor *);  /* behind views */
 /* The name of a member of struct args, added when new. */
 const char *page_pointer(struct page *, enum page_source, const wf_tensor *, const char *type, const char *name);
 const char *page_value(struct page *, const wf_tensor *);
@@ -160,6 +165,8 @@ void emit_plain_hooks(struct page *, const wf_kernel *, bool ready);
  * the product being in scratch as `product`.  NULL, or why it cannot be written. */
 const char *emit_row_hooks(struct page *, const wf_kernel *, const wf_tensor *anchor, const wf_tensor *result,
 		const char *product);
+/* A weight's rows as plain numbers of that type, into scratch. */
+void emit_unpack_hooks(struct page *, const wf_tensor *w, const char *type);
 
 /* ---- emit.c: a fused group to launches -------------------------------------------------------------------- */
 
@@ -168,18 +175,21 @@ struct emit_launch {
 	const char *function, *source;        /* the kernel; source NULL: a product by cuBLASLt */
 	struct page_arg arg[PAGE_MAXARG];     /* its parameter: 8 bytes each, in order */
 	int narg;
-	unsigned threads, smem;               /* dynamic shared memory, bytes */
+	unsigned threads;
 	unsigned grid_x, grid_y;              /* grid_x 0: one block a row */
 	double weight;                        /* expected compile time */
+	int64_t M, K;                         /* the library's product: args w, x, y and perhaps c */
+	wf_dtype in, out;
 };
 
-enum { EMIT_MAXLAUNCH = 3 };
+enum { EMIT_MAXLAUNCH = 4 };
 
 struct emit_work {                            /* how a kernel is run for up to so many rows */
 	struct emit_launch launch[EMIT_MAXLAUNCH];
 	int n;
 	int64_t row_bytes, product_bytes;     /* scratch a row needs: made ready, and the bare product */
-	int64_t part_bytes, counters;         /* scratch in all: parts of split sums; words that start at zero */
+	int64_t unpacked_bytes, part_bytes;   /* scratch in all: a plain weight, parts of split sums */
+	int64_t counters;                     /* words that start at zero */
 };
 
 struct emit_opt { const struct cuda_gpu *gpu; int page_tokens; };
@@ -191,14 +201,41 @@ struct emit {
 	const wf_kernel *kernel;
 	struct emit_work *work;
 	int64_t rows;
+	bool single;
 	const struct cuda_gpu *gpu;
 	int page_tokens;
 };
 
-/* -1 after wf_fail: the group, and what it has that no kernel can do. */
+/* For up to `rows` rows; single: one token per sequence.  -1 after wf_fail: the group, and what it has that no kernel can do. */
 int  emit_kernel(wf_error *, wf_arena *, const struct emit_opt *, const wf_plan *, const wf_kernel *, int64_t rows,
-		struct emit_work *);
+		bool single, struct emit_work *);
 const struct cuda_gpu *emit_known_gpu(const char *arch);            /* limits of a chip that is not here; NULL */
+
+/* ---- pages.c: every page a plan needs ----------------------------------------------------------------------- */
+
+struct variant {
+	int64_t rows;                         /* for up to so many */
+	bool single;                          /* attention of one token per sequence */
+	struct emit_work work;
+	int program[EMIT_MAXLAUNCH];          /* of each launch; -1: the library's */
+};
+
+struct kernel_pages { struct variant *variant; int nvariant; };
+
+struct pages {
+	struct kernel_pages *kernel;          /* [plan->nkernel]; equal groups share their variants */
+	struct cuda_program *program;
+	int nprogram;
+};
+
+int  pages_make(wf_error *, wf_arena *, const struct emit_opt *, const wf_plan *, struct pages *);
+/* The variant for a step; NULL when the plan's bounds are exceeded. */
+const struct variant *pages_pick(const struct kernel_pages *, int64_t rows, bool single);
+int  pages_write(wf_error *, const wf_plan *, const struct pages *, const char *dir);
+
+/* ---- cuda.c, exec.c: the backend -------------------------------------------------------------------------------- */
+
+wf_exec *cuda_open(const wf_backend *, wf_plan *, wf_error *, const struct wf_exec_opt *);
 
 /* ---- the libraries' entry points --------------------------------------------------------------- */
 
@@ -303,6 +340,67 @@ void blas_close(struct blas *);
 /* c: added, may be y; 0 none. */
 int  blas_matmul(wf_error *, struct blas *, CUstream, const struct blas_shape *, CUdeviceptr w, CUdeviceptr x,
 		CUdeviceptr c, CUdeviceptr y);
+
+/* ---- exec.c and its parts: a plan on one GPU ------------------------------------------------------------------------- */
+
+#include "backends/cuda/table.cuh"
+
+/* memory.c: three allocations, and what lies where in them. */
+struct memory {
+	CUdeviceptr weights, work, kv;
+	size_t weights_bytes, work_bytes, kv_bytes;
+	CUdeviceptr *constant;                /* by node id; 0: read by no kernel */
+	struct load_item *item;               /* the same, ascending */
+	int nitem;
+	CUdeviceptr *output;                  /* [nout] f32, at the plan's bounds */
+	CUdeviceptr rows, product, unpacked, parts, counters, workspace, table;
+	size_t counter_bytes, table_bytes;
+	CUdeviceptr kv_base[TABLE_MAXCLASS];
+};
+
+/* bind.c: the binding table, written on the host and sent with one copy a step. */
+struct bind {
+	char *host[2];                        /* pinned; in turn, so that the next step's need not wait */
+	CUevent sent[2];
+	int turn;
+};
+
+enum { CUDA_MAXBUCKET = 12, CUDA_WORKSPACE = 32 << 20 };
+
+struct cuda_exec {
+	wf_exec base;
+	struct wf_exec_opt opt;
+	wf_arena *arena;
+	struct cuda_gpu gpu;
+	CUcontext context;
+	CUstream stream;
+	struct pages pages;
+	struct cuda_module { CUmodule module; CUfunction function; unsigned smem; } *module;  /* [pages.nprogram] */
+	struct memory memory;
+	struct bind bind;
+	struct blas *blas;
+	struct bucket { int64_t n; CUgraphExec graph; } bucket[CUDA_MAXBUCKET];
+	int nbucket;
+	int64_t bound[3];                     /* of the last step */
+	float *out;                           /* host copy of an output */
+	bool out_pinned;
+	size_t out_bytes;
+	CUevent *mark;                        /* profile: nkernel + 1 */
+	double *seconds;
+	struct wf_opened opened;
+};
+
+int  memory_open(struct cuda_exec *);
+void memory_close(struct cuda_exec *);
+uint64_t memory_resolve(const struct cuda_exec *, const wf_kernel *, const struct page_arg *);
+int  bind_open(struct cuda_exec *);
+void bind_close(struct cuda_exec *);
+int  bind_step(struct cuda_exec *, const wf_batch *);
+size_t bind_bytes(const wf_plan *, const wf_slab *);
+/* launch.c: kernels one by one, or a whole bucket as a graph. */
+int  launch_open(struct cuda_exec *);
+void launch_close(struct cuda_exec *);
+int  launch_step(struct cuda_exec *, const wf_batch *);
 
 #endif
 #endif

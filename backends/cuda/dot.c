@@ -684,6 +684,9 @@ const char *emit_dot_hooks(struct page *p, const wf_kernel *kernel, int what)
 void emit_plain_hooks(struct page *p, const wf_kernel *kernel, bool ready)
 {
 	const wf_tensor *anchor = kernel->anchor, *w = anchor->in[0], *x = anchor->in[1];
+
+	while (!ready && member(kernel, x) >= 0)
+		x = x->in[0];
 	const char *type = page_type(p, x);
 	const char *from = ready ? page_pointer(p, PAGE_ROWS, NULL, page_format(p, "const %s *", type), "ready") : page_value(p, x);
 

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { GEMV_MOST = 8, GEMV_WARPS = 8, DECODE_WARPS = 6, ROWS_THREADS = 256 };
+enum { GEMV_MOST = 8, GEMV_MOST_QUANTISED = 64, GEMV_WARPS = 8, DECODE_WARPS = 6, ROWS_THREADS = 256 };
 
 /* What a block may use when there are `slots` of it on a multiprocessor; the system keeps 1 KB of each. */
 static int smem_limit(const struct cuda_gpu *gpu, int slots)
@@ -35,7 +35,7 @@ static struct emit_launch *add_launch(struct emit *e, const char *function)
 static const char *title(struct emit *e, const char *part)
 {
 	char s[200];
-	size_t n = (size_t)snprintf(s, sizeof s, "kernel %d%s:", e->kernel->id, part);
+	size_t n = (size_t)snprintf(s, sizeof s, "%s%s:", e->work->launch[e->work->n - 1].function, part);
 
 	for (int i = 0; i < e->kernel->nnode && n < 160; i++)
 		n += (size_t)snprintf(s + n, sizeof s - n, " %s", e->kernel->node[i]->op->name);
@@ -47,7 +47,7 @@ static int finish(struct emit *e, struct page *p, struct emit_launch *l, const c
 	const char *head = title(e, part);
 
 	l->source = head ? page_done(p, e->err, head, skeleton) : NULL;
-	l->name = wf_format(e->arena, "%s%s-%lld", l->function, part, (long long)e->rows);
+	l->name = wf_format(e->arena, "%s%s-%s", l->function, part, e->kernel->anchor->op->name);
 	l->narg = p->narg;
 	memcpy(l->arg, p->arg, sizeof p->arg[0] * (size_t)p->narg);
 	return l->source && l->name ? 0 : wf_fail(e->err, "emit: out of memory");
@@ -63,7 +63,7 @@ static int refuse(struct emit *e, const char *why)
 
 struct gemv { int tokens, stages, slots, smem; };
 
-/* As gemv.cuh counts it; the page asserts that both agree. */
+/* About what gemv.cuh will need, a little more; the page asserts that it fits, and says how much it is. */
 static int gemv_smem(const wf_tensor *w, bool mma, int tokens, int stages)
 {
 	const struct wf_dtype_info *type = &wf_dtypes[w->dtype];
@@ -72,10 +72,9 @@ static int gemv_smem(const wf_tensor *w, bool mma, int tokens, int stages)
 	int padded = (int)((w->dim[1] + chunk - 1) / chunk) * chunk;
 	bool snug = wf_row_bytes(w->dtype, w->dim[1]) % 16 == 0 && piece % 16 == 0;
 	int stage = 16 * ((snug || dense ? piece : piece + 29) / 16 * 16);
-	int sums = warps * stages * stage + tokens * padded * (mma ? 2 : 4) + 2 * warps * tokens * 20 * 4;
-	int best = (sums + tokens * (tokens >= warps ? 1 : warps / tokens) * 4 + 16) & ~7;
 
-	return best + tokens * 8;
+	return warps * stages * stage + tokens * padded * (mma ? 2 : 4) + (tokens > 2 ? 2 : 4) * warps * tokens * 20 * 4 +
+		(warps + 1) * tokens * 4 + tokens * 8 + 256;
 }
 
 /* The most tokens a pass can hold, then two blocks to a multiprocessor, then the most under way. */
@@ -108,10 +107,10 @@ static int define_gemv(struct emit *e, struct page *p, struct emit_launch *l, co
 	page_define(p, "SLOTS", "%d", g->slots);
 	page_define(p, "PAGE_TOKENS", "%d", e->page_tokens);
 	l->threads = GEMV_WARPS * 32;
-	l->smem = (unsigned)g->smem;
 	l->grid_x = (unsigned)e->gpu->sms;
 	l->weight = 3 + g->tokens;
-	p->tail = page_format(p, "static_assert(GEMV_SMEM == %d, \"the host's count\");\n", g->smem);
+	p->tail = page_format(p, "extern \"C\" __device__ int dynamic_smem = GEMV_SMEM;\n"
+		"static_assert(GEMV_SMEM <= %d, \"shared memory\");\n", smem_limit(e->gpu, g->slots));
 	return 0;
 }
 
@@ -139,6 +138,17 @@ static void spread_rows(struct emit *e, struct emit_launch *l)
 	l->grid_x = 0;
 	l->grid_y = (unsigned)(share < 1 ? 1 : share);
 	l->weight = 2;
+}
+
+/* A kernel of views alone has nothing to do. */
+static bool stores_nothing(const struct emit *e)
+{
+	for (int i = 0; i < e->kernel->nnode; i++) {
+		const wf_tensor *t = e->kernel->node[i];
+		if (t->op->state || (e->plan->value[t->id].stored && !e->plan->value[t->id].alias))
+			return false;
+	}
+	return true;
 }
 
 static int emit_rows(struct emit *e, const char *part, const wf_tensor *anchor, const wf_tensor *result, const char *product)
@@ -203,11 +213,121 @@ static int emit_apart(struct emit *e, int (*product)(struct emit *, const struct
 		emit_rows(e, "-after", anchor, NULL, type) ? -1 : 0;
 }
 
+/* ---- products of many rows: cuBLASLt, our own pages around it ------------------------------------------------ */
+
+static wf_dtype dtype_of(const char *type)
+{
+	return !strcmp(type, "float") ? WF_F32 : !strcmp(type, "bf16") ? WF_BF16 : WF_F16;
+}
+
+static void take_arg(struct page *p, enum page_source from, const wf_tensor *t, const char *name)
+{
+	page_pointer(p, from, t, "", name);
+}
+
+/* The one map after the product, when it adds another kernel's value of the same shape and type. */
+static const wf_tensor *only_sum(const struct emit *e, const wf_tensor **other)
+{
+	const wf_tensor *anchor = e->kernel->anchor, *sum = NULL;
+
+	for (int i = 0; i < e->kernel->nnode; i++) {
+		const wf_tensor *t = e->kernel->node[i];
+		if (t->id <= anchor->id)
+			continue;
+		if (sum || strcmp(t->op->name, "add") || (t->in[0] != anchor && t->in[1] != anchor))
+			return NULL;
+		sum = t;
+	}
+	if (!sum || e->plan->value[anchor->id].stored || page_is_output(e->plan, sum))
+		return NULL;
+	*other = sum->in[sum->in[0] == anchor];
+	return *other != anchor && !(*other)->constant && width_of(*other) == width_of(anchor) &&
+		e->plan->value[(*other)->id].kernel != e->kernel->id && (*other)->dtype == sum->dtype &&
+		!page_is_output(e->plan, *other) ? sum : NULL;
+}
+
+static bool ends_at_anchor(const struct emit *e)
+{
+	return e->kernel->node[e->kernel->nnode - 1] == e->kernel->anchor;
+}
+
+static const wf_tensor *behind_views(const struct emit *e, const wf_tensor *t)
+{
+	while (e->plan->value[t->id].kernel == e->kernel->id && t->op->view)
+		t = t->in[0];
+	return t;
+}
+
+/* Weights as the library reads them, row by row into scratch. */
+static int emit_unpack(struct emit *e)
+{
+	const wf_tensor *w = e->kernel->anchor->in[0];
+	struct emit_launch *l = add_launch(e, "rows");
+	struct page p;
+
+	page_open(&p, e->arena, e->plan, e->kernel);
+	emit_unpack_hooks(&p, w, page_type(&p, e->kernel->anchor->in[1]));
+	l->threads = ROWS_THREADS;
+	l->grid_x = (unsigned)w->dim[0];
+	l->weight = 1;
+	e->work->unpacked_bytes = w->dim[0] * w->dim[1] * wf_dtypes[e->kernel->anchor->in[1]->dtype].bytes;
+	return finish(e, &p, l, "-unpack", "rows.cuh");
+}
+
+/* Where the result goes at once, when nothing but a sum with a residual follows; else scratch. */
+static int emit_library(struct emit *e, const wf_tensor *sum, const wf_tensor *other)
+{
+	const wf_tensor *anchor = e->kernel->anchor, *w = anchor->in[0], *x = anchor->in[1];
+	struct emit_launch *l = add_launch(e, "cublasLt");
+	struct page p;
+
+	page_open(&p, e->arena, e->plan, e->kernel);
+	take_arg(&p, w->dtype == x->dtype ? PAGE_CONSTANT : PAGE_UNPACKED, w, "w");
+	if (has_feed(e))
+		take_arg(&p, PAGE_ROWS, NULL, "x");
+	else
+		take_arg(&p, PAGE_VALUE, behind_views(e, x), "x");
+	if (sum || ends_at_anchor(e))
+		take_arg(&p, PAGE_VALUE, sum ? sum : anchor, "y");
+	else
+		take_arg(&p, PAGE_PRODUCT, NULL, "y");
+	if (sum)
+		take_arg(&p, PAGE_VALUE, other, "c");
+	l->M = w->dim[0];
+	l->K = w->dim[1];
+	l->in = x->dtype;
+	l->out = sum || !ends_at_anchor(e) ? x->dtype : dtype_of(page_type(&p, anchor));
+	l->name = "cublasLt";
+	l->narg = p.narg;
+	memcpy(l->arg, p.arg, sizeof p.arg[0] * (size_t)p.narg);
+	return 0;
+}
+
+static int emit_many(struct emit *e)
+{
+	const wf_tensor *anchor = e->kernel->anchor, *w = anchor->in[0], *x = anchor->in[1], *other = NULL;
+	const wf_tensor *sum = only_sum(e, &other);
+
+	e->work->row_bytes = has_feed(e) ? width_of(x) * wf_dtypes[x->dtype].bytes : 0;
+	e->work->product_bytes = width_of(anchor) * wf_dtypes[x->dtype].bytes;
+	if (has_feed(e) && emit_rows(e, "-feed", anchor, x, NULL))
+		return -1;
+	if (w->dtype != x->dtype && emit_unpack(e))
+		return -1;
+	if (emit_library(e, sum, other))
+		return -1;
+	return sum || ends_at_anchor(e) ? 0 : emit_rows(e, "-after", anchor, NULL, x->dtype == WF_F32 ? "float" :
+		x->dtype == WF_BF16 ? "bf16" : "half");
+}
+
+/* Reading dense weights twice costs more than the library; quantised ones it cannot read at all. */
 static int emit_dot(struct emit *e)
 {
-	bool mma = is_16bit(e->plan->g->act);
+	bool mma = is_16bit(e->plan->g->act), dense = wf_dtypes[e->kernel->anchor->in[0]->dtype].block == 1;
 	struct gemv g = choose_gemv(e, mma);
 
+	if (e->rows > (dense ? GEMV_MOST : GEMV_MOST_QUANTISED))
+		return emit_many(e);
 	if (!g.tokens)
 		return refuse(e, "its rows do not fit shared memory");
 	int failed = try_gemv(e, &g, mma);
@@ -221,7 +341,6 @@ static double attribute(const wf_tensor *t, const char *name)
 	return t->attr[wf_attr_index(t->op, name)];
 }
 
-/* As attend_decode.cuh counts it; the page asserts that both agree. */
 struct decode { int warps, stages, slots, smem, work_floats, units; };
 
 static struct decode count_decode(const wf_tensor *t, int warps, int stages)
@@ -313,10 +432,9 @@ static int emit_decode(struct emit *e)
 	page_define(&p, "WARPS", "%d", d.warps);
 	page_define(&p, "STAGES", "%d", d.stages);
 	page_define(&p, "SLOTS", "%d", d.slots);
-	p.tail = page_format(&p, "static_assert(DECODE_SMEM == %d && WORK_FLOATS == %d && HEAD_UNITS == %d, \"the host's count\");\n",
-		d.smem, d.work_floats, d.units);
+	p.tail = page_format(&p, "extern \"C\" __device__ int dynamic_smem = DECODE_SMEM;\nstatic_assert(DECODE_SMEM <= %d && "
+		"WORK_FLOATS == %d && HEAD_UNITS == %d, \"the host's count\");\n", smem_limit(e->gpu, d.slots), d.work_floats, d.units);
 	l->threads = (unsigned)d.warps * 32;
-	l->smem = (unsigned)d.smem;
 	l->grid_x = (unsigned)e->gpu->sms;
 	l->weight = 6;
 	e->work->part_bytes = (int64_t)e->gpu->sms * d.work_floats * 4;
@@ -336,10 +454,10 @@ static int emit_attend(struct emit *e)
 /* ---- all kinds ------------------------------------------------------------------------------------------------ */
 
 int emit_kernel(wf_error *err, wf_arena *arena, const struct emit_opt *opt, const wf_plan *plan, const wf_kernel *kernel,
-		int64_t rows, struct emit_work *work)
+		int64_t rows, bool single, struct emit_work *work)
 {
 	struct emit e = {.err = err, .arena = arena, .plan = plan, .kernel = kernel, .work = work, .rows = rows,
-		.gpu = opt->gpu, .page_tokens = opt->page_tokens};
+		.single = single, .gpu = opt->gpu, .page_tokens = opt->page_tokens};
 
 	*work = (struct emit_work){0};
 	switch (kernel->kind) {
@@ -350,7 +468,7 @@ int emit_kernel(wf_error *err, wf_arena *arena, const struct emit_opt *opt, cons
 	case WF_MAP:
 	case WF_ROW:
 	case WF_MOVE:
-		return emit_rows(&e, "", NULL, NULL, NULL);
+		return stores_nothing(&e) ? 0 : emit_rows(&e, "", NULL, NULL, NULL);
 	default:
 		return refuse(&e, "the backend has none of its kind");
 	}

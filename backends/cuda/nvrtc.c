@@ -21,6 +21,7 @@ void nvrtc_free(struct cuda_program *program, int n)
 
 #ifdef WF_CUDA
 
+#include <elf.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
@@ -185,6 +186,54 @@ static struct cuda_usage read_usage(const char *log)
 	};
 }
 
+/* ---- what the page itself says: an int of that name in the machine code, -1 when there is none ----------- */
+
+static bool inside(size_t bytes, uint64_t at, uint64_t n)
+{
+	return at <= bytes && n <= bytes - at;
+}
+
+static const Elf64_Shdr *section(const char *elf, size_t bytes, const Elf64_Ehdr *head, unsigned i)
+{
+	uint64_t at = head->e_shoff + (uint64_t)i * sizeof(Elf64_Shdr);
+
+	return i < head->e_shnum && head->e_shentsize == sizeof(Elf64_Shdr) && at % 8 == 0 &&
+		inside(bytes, at, sizeof(Elf64_Shdr)) ? (const Elf64_Shdr *)(const void *)(elf + at) : NULL;
+}
+
+static int read_symbol(const char *elf, size_t bytes, const Elf64_Ehdr *head, const Elf64_Sym *sym)
+{
+	const Elf64_Shdr *data = section(elf, bytes, head, sym->st_shndx);
+	int value;
+
+	if (!data || !inside(bytes, data->sh_offset, sym->st_value) ||
+	    !inside(bytes, data->sh_offset + sym->st_value, sizeof value))
+		return -1;
+	memcpy(&value, elf + data->sh_offset + sym->st_value, sizeof value);
+	return value;
+}
+
+static int int_named(const char *elf, size_t bytes, const char *name)
+{
+	const Elf64_Ehdr *head = (const Elf64_Ehdr *)(const void *)elf;
+	const Elf64_Shdr *symbols, *names;
+	size_t length = strlen(name) + 1;
+
+	if (bytes < sizeof *head || memcmp(elf, ELFMAG, SELFMAG))
+		return -1;
+	for (unsigned i = 0; (symbols = section(elf, bytes, head, i)); i++) {
+		if (symbols->sh_type != SHT_SYMTAB || !(names = section(elf, bytes, head, symbols->sh_link)) ||
+		    symbols->sh_offset % 8 || !inside(bytes, symbols->sh_offset, symbols->sh_size) ||
+		    !inside(bytes, names->sh_offset, names->sh_size))
+			continue;
+		const Elf64_Sym *sym = (const Elf64_Sym *)(const void *)(elf + symbols->sh_offset);
+		for (size_t k = 0; k < symbols->sh_size / sizeof *sym; k++)
+			if (inside(names->sh_size, sym[k].st_name, length) && !memcmp(elf + names->sh_offset + sym[k].st_name, name, length))
+				return read_symbol(elf, bytes, head, &sym[k]);
+	}
+	return -1;
+}
+
 /* ---- all of them ------------------------------------------------------------------------------- */
 
 struct build {
@@ -238,8 +287,10 @@ static int build_one(wf_error *err, struct build *b, struct cuda_program *p)
 	} else if (!from_cache(b, p, &key)) {
 		failed = compile_and_save(err, b, p, &key);
 	}
-	if (!failed)
+	if (!failed) {
 		p->usage = read_usage(p->log);
+		p->usage.dynamic = int_named(p->cubin, p->bytes, "dynamic_smem");
+	}
 	return failed;
 }
 

@@ -175,10 +175,18 @@ bool page_is_output(const wf_plan *plan, const wf_tensor *t)
 	return false;
 }
 
+/* The node whose bytes t uses: views share their operand's. */
+const wf_tensor *page_storage(const wf_plan *plan, const wf_tensor *t)
+{
+	while (plan->value[t->id].alias)
+		t = t->in[0];
+	return t;
+}
+
 /* Outputs leave in f32, whatever the activations are. */
 const char *page_type(const struct page *p, const wf_tensor *t)
 {
-	if (!t->constant && t->op != &wf_op_input && page_is_output(p->plan, t))
+	if (!t->constant && t->op != &wf_op_input && page_is_output(p->plan, page_storage(p->plan, t)))
 		return "float";
 	switch (t->dtype) {
 	case WF_F32: return "float";
@@ -188,6 +196,8 @@ const char *page_type(const struct page *p, const wf_tensor *t)
 	}
 }
 
+enum { NOWHERE = -(1 << 30) };
+
 static int place_of(const wf_kernel *k, const wf_tensor *t)
 {
 	for (int i = 0; i < k->nin; i++)
@@ -196,7 +206,7 @@ static int place_of(const wf_kernel *k, const wf_tensor *t)
 	for (int i = 0; i < k->nnode; i++)
 		if (k->node[i] == t)
 			return -1 - i;
-	return 0;
+	return NOWHERE;
 }
 
 const wf_tensor *page_arg_tensor(const wf_kernel *k, const struct page_arg *arg)
@@ -211,7 +221,7 @@ const char *page_pointer(struct page *p, enum page_source from, const wf_tensor 
 	for (int i = 0; i < p->narg; i++)
 		if (p->arg[i].from == from && (!t || p->arg[i].place == place))
 			return p->arg[i].name;
-	if (p->narg == PAGE_MAXARG) {
+	if (p->narg == PAGE_MAXARG || place == NOWHERE) {
 		p->failed = true;
 		return "x";
 	}

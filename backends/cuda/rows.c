@@ -396,3 +396,24 @@ const char *emit_row_hooks(struct page *p, const wf_kernel *kernel, const wf_ten
 	add_stores(&r);
 	return r.why;
 }
+
+/* A weight's rows as plain numbers, into scratch. */
+void emit_unpack_hooks(struct page *p, const wf_tensor *w, const char *type)
+{
+	long long cols = w->dim[1];
+	const char *from = page_pointer(p, PAGE_CONSTANT, w, "const byte *", "w");
+	const char *to = page_pointer(p, PAGE_UNPACKED, w, page_format(p, "%s *", type), "plain");
+
+	page_define(p, "WIDTH", "%d", cols % 8 ? 1 : 8);
+	page_define(p, "SUMS", "0");
+	page_add(p, "__device__ inline int count(const args &) { return %lld; }\n\n#include \"rows.cuh\"\n\n"
+		"__device__ inline void make_sums(const args &, const row &) {}\n"
+		"__device__ inline void make_row(const args &p, const row &r)\n{\n", (long long)w->dim[0]);
+	page_add(p, "\tfor (int i = first_run(); i < %lld; i += run_stride()) {\n\t\tfloat v[WIDTH];\n", cols);
+	if (cols % 8)
+		page_add(p, "\t\tload_run((const %s *)p.%s + (size_t)r.t * %lld + i, v);\n", page_type(p, w), from, cols);
+	else
+		page_add(p, "\t\tweights8(p.%s + (size_t)r.t * %zu, i, *(float (*)[8])v, (%s *)0);\n", from,
+			wf_row_bytes(w->dtype, cols), page_type(p, w));
+	page_add(p, "\t\tstore_run(p.%s + (size_t)r.t * %lld + i, v);\n\t}\n}\n", to, cols);
+}
