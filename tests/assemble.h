@@ -93,6 +93,49 @@ static inline struct bytes assemble(const char *text)
 	"<blk.0.ffn_up.weight> 2i 4q 4q 1i 256q <blk.0.ffn_down.weight> 2i 4q 4q 1i 288q " \
 	"<output_norm.weight> 1i 4q 0i 320q 32a 352z "
 
+/* The same model as a Hugging Face directory has it. */
+#define TINY_CONFIG \
+	"{\"model_type\":\"llama\",\"hidden_size\":4,\"num_hidden_layers\":1,\"num_attention_heads\":2," \
+	"\"num_key_value_heads\":1,\"intermediate_size\":4,\"vocab_size\":4,\"rms_norm_eps\":1e-5," \
+	"\"tie_word_embeddings\":true,\"eos_token_id\":[2,3],\"bos_token_id\":1,\"dtype\":\"float16\"," \
+	"\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000.0}}"
+
+static const struct { const char *name; int rows, cols; } tiny_tensors[] = {
+	{"embed_tokens.weight", 4, 4}, {"norm.weight", 4, 0},
+	{"layers.0.input_layernorm.weight", 4, 0}, {"layers.0.post_attention_layernorm.weight", 4, 0},
+	{"layers.0.self_attn.q_proj.weight", 4, 4}, {"layers.0.self_attn.k_proj.weight", 2, 4},
+	{"layers.0.self_attn.v_proj.weight", 2, 4}, {"layers.0.self_attn.o_proj.weight", 4, 4},
+	{"layers.0.mlp.gate_proj.weight", 4, 4}, {"layers.0.mlp.up_proj.weight", 4, 4},
+	{"layers.0.mlp.down_proj.weight", 4, 4},
+};
+
+enum { NTENSOR = sizeof tiny_tensors / sizeof *tiny_tensors };
+
+/* The tensors numbered from..to-1 as a safetensors file. */
+static inline struct bytes tiny_shard(const char *prefix, int from, int to)
+{
+	char json[4096] = "{";
+	int at = 0;
+	uint64_t n;
+	struct bytes b = {0};
+
+	for (int i = from; i < to; i++) {
+		int rows = tiny_tensors[i].rows, cols = tiny_tensors[i].cols, size = 2 * rows * (cols ? cols : 1);
+		sprintf(json + strlen(json), "%s\"%s%s\":{\"dtype\":\"F16\",\"shape\":[%d", i > from ? "," : "", prefix,
+			tiny_tensors[i].name, rows);
+		if (cols)
+			sprintf(json + strlen(json), ",%d", cols);
+		sprintf(json + strlen(json), "],\"data_offsets\":[%d,%d]}", at, at + size);
+		at += size;
+	}
+	strcat(json, "}");
+	n = strlen(json);
+	bytes_put(&b, &n, 8);
+	bytes_put(&b, json, n);
+	bytes_put(&b, NULL, (size_t)at);
+	return b;
+}
+
 /* Three small tensors of which weft computes with two. */
 #define TINY_SAFETENSORS \
 	"<{\"__metadata__\":{\"format\":\"pt\"},\"a\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]}," \

@@ -126,6 +126,7 @@ static int check_bools(struct reader *r, const uint8_t *p, size_t n)
 	return 0;
 }
 
+/* Tokens are such strings: any bytes. */
 static int read_strings(struct reader *r, size_t n, struct gguf_array *out)
 {
 	struct gguf_str *str = wf_alloc_n(r->arena, n, sizeof *str);

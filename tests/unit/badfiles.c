@@ -383,48 +383,6 @@ static void gguf_model_changes(void **state)
 	free(b.data);
 }
 
-static const char tiny_config[] =
-	"{\"model_type\":\"llama\",\"hidden_size\":4,\"num_hidden_layers\":1,\"num_attention_heads\":2,"
-	"\"num_key_value_heads\":1,\"intermediate_size\":4,\"vocab_size\":4,\"rms_norm_eps\":1e-5,"
-	"\"tie_word_embeddings\":true,\"eos_token_id\":[2,3],\"bos_token_id\":1,\"dtype\":\"float16\","
-	"\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000.0}}";
-
-static const struct { const char *name; int rows, cols; } tiny_tensors[] = {
-	{"embed_tokens.weight", 4, 4}, {"norm.weight", 4, 0},
-	{"layers.0.input_layernorm.weight", 4, 0}, {"layers.0.post_attention_layernorm.weight", 4, 0},
-	{"layers.0.self_attn.q_proj.weight", 4, 4}, {"layers.0.self_attn.k_proj.weight", 2, 4},
-	{"layers.0.self_attn.v_proj.weight", 2, 4}, {"layers.0.self_attn.o_proj.weight", 4, 4},
-	{"layers.0.mlp.gate_proj.weight", 4, 4}, {"layers.0.mlp.up_proj.weight", 4, 4},
-	{"layers.0.mlp.down_proj.weight", 4, 4},
-};
-
-enum { NTENSOR = sizeof tiny_tensors / sizeof *tiny_tensors };
-
-/* The tensors numbered from..to-1 as a safetensors file. */
-static struct bytes tiny_shard(const char *prefix, int from, int to)
-{
-	char json[4096] = "{";
-	int at = 0;
-	uint64_t n;
-	struct bytes b = {0};
-
-	for (int i = from; i < to; i++) {
-		int rows = tiny_tensors[i].rows, cols = tiny_tensors[i].cols, size = 2 * rows * (cols ? cols : 1);
-		sprintf(json + strlen(json), "%s\"%s%s\":{\"dtype\":\"F16\",\"shape\":[%d", i > from ? "," : "", prefix,
-			tiny_tensors[i].name, rows);
-		if (cols)
-			sprintf(json + strlen(json), ",%d", cols);
-		sprintf(json + strlen(json), "],\"data_offsets\":[%d,%d]}", at, at + size);
-		at += size;
-	}
-	strcat(json, "}");
-	n = strlen(json);
-	bytes_put(&b, &n, 8);
-	bytes_put(&b, json, n);
-	bytes_put(&b, NULL, (size_t)at);
-	return b;
-}
-
 static void clear_folder(void)
 {
 	char command[128];
@@ -443,7 +401,7 @@ static void write_shard(const char *name, const char *prefix, int from, int to)
 
 static void directory_changes(void **state)
 {
-	struct bytes config = {(uint8_t *)tiny_config, strlen(tiny_config)}, b = tiny_shard("model.", 0, NTENSOR);
+	struct bytes config = {(uint8_t *)TINY_CONFIG, strlen(TINY_CONFIG)}, b = tiny_shard("model.", 0, NTENSOR);
 
 	(void)state;
 	clear_folder();
@@ -459,7 +417,7 @@ static void prefixes(void **state)
 
 	(void)state;
 	clear_folder();
-	write_file("config.json", tiny_config, strlen(tiny_config));
+	write_file("config.json", TINY_CONFIG, strlen(TINY_CONFIG));
 	for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
 		wf_error err = {0};
 		write_shard("model.safetensors", table[i], 0, NTENSOR);
@@ -496,7 +454,7 @@ static void sharded_directory(void **state)
 	(void)state;
 	clear_folder();
 	expect_error(folder, "a directory without config.json");
-	write_file("config.json", tiny_config, strlen(tiny_config));
+	write_file("config.json", TINY_CONFIG, strlen(TINY_CONFIG));
 	write_text("pytorch_model.bin", "4z");
 	expect_error(folder, "found pytorch_model.bin, but neither model.safetensors nor");
 	write_shard("part1.safetensors", "model.", 0, 3);
@@ -540,7 +498,7 @@ static void missing_and_misshapen(void **state)
 {
 	(void)state;
 	clear_folder();
-	write_file("config.json", tiny_config, strlen(tiny_config));
+	write_file("config.json", TINY_CONFIG, strlen(TINY_CONFIG));
 	write_shard("model.safetensors", "model.", 0, NTENSOR - 1);
 	expect_error(folder, "blk.0.ffn_down.weight: not in the model's files");
 	write_shard("model.safetensors", "model.", 0, NTENSOR);
@@ -582,6 +540,24 @@ static void split_gguf(void **state)
 	expect_error(in_folder("m-00001-of-00002.gguf"), "11 tensors in 2 files, expected 12");
 }
 
+/* A copy outlives its file; a mapping of a file cut short would raise SIGBUS. */
+static void file_cut_while_open(void **state)
+{
+	const char *path = in_folder("cut.gguf");
+	wf_error err = {0};
+	struct wf_blob b;
+
+	(void)state;
+	clear_folder();
+	write_text("cut.gguf", TINY_LLAMA_GGUF);
+	wf_model *m = wf_model_open(&err, path, NULL, WF_OPEN_NO_MMAP);
+	assert_non_null(m);
+	assert_int_equal(truncate(path, 0), 0);
+	assert_int_equal(m->weights->find(m->weights, "output_norm.weight", &b), 0);
+	touch(b.data, b.bytes);
+	wf_model_close(m);
+}
+
 static void paths(void **state)
 {
 	(void)state;
@@ -604,6 +580,7 @@ int main(void)
 		cmocka_unit_test(gguf_exhaustive),
 		cmocka_unit_test(safetensors_exhaustive),
 		cmocka_unit_test(paths),
+		cmocka_unit_test(file_cut_while_open),
 		cmocka_unit_test(prefixes),
 		cmocka_unit_test(sharded_directory),
 		cmocka_unit_test(missing_and_misshapen),
