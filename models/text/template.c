@@ -159,14 +159,13 @@ static void fill_json(struct vm *vm, struct scope *s, const void *arg)
 
 char *wf_template_render_json(const wf_template *t, wf_error *err, const char *json, size_t json_len, size_t *len)
 {
-	json_error_t why;
-	json_t *root = json_loadb(json, json_len, JSON_ALLOW_NUL, &why);
+	json_t *root = json_read(err, "template", json, json_len);
 	char *s = NULL;
 
 	if (json_is_object(root))
 		s = render(t, err, json_len, len, fill_json, root);
 	else
-		wf_fail(err, "template: expected a JSON object as context: %s", root ? "another type" : why.text);
+		wf_fail(err, "template: expected a JSON object as context");
 	json_decref(root);
 	return s;
 }

@@ -43,12 +43,11 @@ static void apply(wf_tokenizer *tok, const json_t *config)
 
 int tokenizer_config(wf_tokenizer *tok, wf_error *err, const char *json, size_t len)
 {
-	json_error_t why;
-	json_t *config = json_loadb(json, len, JSON_ALLOW_NUL, &why);
+	json_t *config = json_read(err, "tokenizer_config.json", json, len);
 
 	if (!json_is_object(config)) {
 		json_decref(config);
-		return wf_fail(err, "tokenizer_config.json: line %d: %s", why.line, config ? "expected an object" : why.text);
+		return wf_fail(err, "tokenizer_config.json: expected an object");
 	}
 	apply(tok, config);
 	json_decref(config);

@@ -205,11 +205,10 @@ static int load(struct load *l, const char *config, size_t config_len)
 wf_tokenizer *tokenizer_from_json(wf_arena *arena, wf_error *err, const char *json, size_t len,
 		const char *config_json, size_t config_len)
 {
-	json_error_t why;
-	struct load l = {arena, err, NULL, json_loadb(json, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why)};
+	struct load l = {arena, err, NULL, json_read(err, "tokenizer.json", json, len)};
 
 	if (!json_is_object(l.root)) {
-		wf_fail(err, "tokenizer.json: line %d: %s", why.line, l.root ? "expected an object" : why.text);
+		wf_fail(err, "tokenizer.json: expected an object");
 		json_decref(l.root);
 		return NULL;
 	}

@@ -308,8 +308,8 @@ wf_tokenizer *tokenizer_spm(wf_arena *arena, wf_error *err, const uint8_t *data,
 	struct model m = {.err = err, .type = UNIGRAM, .bos = 1, .eos = 2, .unk = -1, .prefix = true,
 		.collapse = true, .escape = true};
 
-	if (config)
-		m.config = json_loadb(config, config_len, JSON_ALLOW_NUL, NULL);
+	if (config && !(m.config = json_read(err, "tokenizer_config.json", config, config_len)))
+		return NULL;
 	int rc = load(&m, arena, (struct message){data, data + len}, config, config_len);
 	json_decref(m.config);
 	if (rc == 0)
