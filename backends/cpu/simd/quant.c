@@ -49,6 +49,7 @@ ALWAYS void expand(const struct cpu_format f, const struct cpu_mat *m, const uin
 		struct block8 *out)
 {
 	const uint8_t *q = w + m->scale_bytes + b * f.bits * 64;
+	int nhalf = 32 / f.block;
 
 	for (int64_t end = b + n; b < end; b++, out++, q += f.bits * 64)
 		UNROLL for (int v = 0; v < VP; v++) {
@@ -56,7 +57,7 @@ ALWAYS void expand(const struct cpu_format f, const struct cpu_mat *m, const uin
 				vb bytes = unpack(f, q, g, v);
 				memcpy(out->q[g] + 4 * W * v, &bytes, sizeof bytes);
 			}
-			UNROLL for (int half = 0; half < 32 / f.block; half++) {
+			UNROLL for (int half = 0; half < nhalf; half++) {
 				vf scale, min;
 				scales(f, w, b, half, v, &scale, &min);
 				store(out->scale[half] + W * v, scale);

@@ -19,23 +19,32 @@
 #define CAT(name) CAT1(name, ISA)
 
 #define ALWAYS static inline __attribute__((always_inline))
-#if defined __clang__
+#if defined WF_SANITIZE
+#define UNROLL                    /* instrumented, the unrolled text takes minutes to compile */
+#elif defined __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 64")
 #endif
 
-/* Columns a tile may have: one instance is compiled for each. */
+/* Lanes, panels of a tile, and the columns it may have: one instance is compiled for each. */
 #if defined ISA_avx512
-enum { W = 16, RP = 2, COLS = 8, COLS8 = 6 };
+enum { W = 16, RP = 2 };
+#elif defined ISA_avx2
+enum { W = 8, RP = 1 };
+#else
+enum { W = 4, RP = 1 };
+#endif
+#if defined ISA_avx512 && !defined WF_SANITIZE
+enum { COLS = 8, COLS8 = 6 };
 #define EACH_COLS(F) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8)
 #define EACH_COLS8(F) F(1) F(2) F(3) F(4) F(5) F(6)
-#elif defined ISA_avx2
-enum { W = 8, RP = 1, COLS = 6, COLS8 = 2 };
+#elif defined ISA_avx2 && !defined WF_SANITIZE
+enum { COLS = 6, COLS8 = 2 };
 #define EACH_COLS(F) F(1) F(2) F(3) F(4) F(5) F(6)
 #define EACH_COLS8(F) F(1) F(2)
 #else
-enum { W = 4, RP = 1, COLS = 2, COLS8 = 1 };
+enum { COLS = 2, COLS8 = 1 };
 #define EACH_COLS(F) F(1) F(2)
 #define EACH_COLS8(F) F(1)
 #endif
@@ -268,10 +277,14 @@ ALWAYS void store_half(void *p, vf v)
 	uint16_t h[4] = {wf_f32_to_f16(v[0]), wf_f32_to_f16(v[1]), wf_f32_to_f16(v[2]), wf_f32_to_f16(v[3])};
 	memcpy(p, h, sizeof h);
 }
-ALWAYS vb lookup(vb v)
+__attribute__((noinline, unused)) static vb lookup(vb v)
 {
-	UNROLL for (int i = 0; i < 4 * W; i++)
-		v[i] = iq4_table[v[i] & 15];
+	uint8_t index[4 * W];
+
+	memcpy(index, &v, sizeof v);
+	for (int i = 0; i < 4 * W; i++)
+		index[i] = iq4_table[index[i] & 15];
+	memcpy(&v, index, sizeof v);
 	return v;
 }
 ALWAYS vf reduce(const vf a[W]) { return (vf){hsum(a[0]), hsum(a[1]), hsum(a[2]), hsum(a[3])}; }

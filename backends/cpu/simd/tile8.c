@@ -22,7 +22,7 @@ ALWAYS void tile(const struct tile *t, bool per16, bool wide, int C)
 	vf acc[COLS8 * RV] = {0};
 	const struct block8 *w[RP];
 	const struct cpu_x8 *x[COLS8];
-	int nhalf = per16 ? 2 : 1;
+	int nhalf = per16 ? 2 : 1, ngroup = per16 ? 4 : 8;
 
 	UNROLL for (int r = 0; r < RP; r++)
 		w[r] = (const struct block8 *)(const void *)t->w[r];
@@ -31,14 +31,15 @@ ALWAYS void tile(const struct tile *t, bool per16, bool wide, int C)
 	for (int64_t n = t->n, b = 0; b < n; b++) {
 		UNROLL for (int half = 0; half < nhalf; half++) {
 			vi dot[COLS8 * RV] = {0};
-			UNROLL for (int g = half * 4; g < (half + 1) * 8 / nhalf; g++) {
+			UNROLL for (int i = 0; i < ngroup; i++) {
+				int g = half * 4 + i;
 				vb q[RV];
-				UNROLL for (int i = 0; i < RV; i++)
-					q[i] = loadb(w[i / VP]->q[g] + 4 * W * (i % VP));
+				UNROLL for (int j = 0; j < RV; j++)
+					q[j] = loadb(w[j / VP]->q[g] + 4 * W * (j % VP));
 				UNROLL for (int c = 0; c < C; c++) {
 					vi x4 = spread(geti(x[c][b].q + 4 * g));
-					UNROLL for (int i = 0; i < RV; i++)
-						dot[c * RV + i] = dot4(dot[c * RV + i], q[i], x4, wide);
+					UNROLL for (int j = 0; j < RV; j++)
+						dot[c * RV + j] = dot4(dot[c * RV + j], q[j], x4, wide);
 				}
 			}
 			UNROLL for (int c = 0; c < C; c++)
