@@ -21,9 +21,9 @@
 #define WORD      "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 #define HEX       "0-9a-fA-F"
 
-enum { MAXPATTERN = 32 << 10, MAXNEST = 60, JIT_STACK = 16 << 20 };
+enum { MAXPATTERN = 32 << 10, MAXNEST = 60, STACK = 1 << 20, MOST_STACK = 1 << 30 };
 
-struct regex { pcre2_code *code; };
+struct regex { pcre2_code *code; bool jit; };
 
 /* ---- translation ---- */
 
@@ -352,7 +352,7 @@ static int compile(struct regex *re, wf_error *err, const struct bytes *pattern,
 		pcre2_get_error_message(code, why, sizeof why);
 		return wf_fail(err, "tokenizer: pattern \"%.*s\": %s", (int)(len < 300 ? len : 300), source, (char *)why);
 	}
-	pcre2_jit_compile(re->code, PCRE2_JIT_COMPLETE);    /* without it, matching only takes longer */
+	re->jit = pcre2_jit_compile(re->code, PCRE2_JIT_COMPLETE) == 0;   /* without it, matching only takes longer */
 	return 0;
 }
 
@@ -378,35 +378,60 @@ void regex_free(struct regex *re)
 	free(re);
 }
 
-struct room { pcre2_match_data *data; pcre2_match_context *ctx; pcre2_jit_stack *stack; };
+struct room { pcre2_match_data *data; pcre2_match_context *ctx; pcre2_jit_stack *stack; size_t bytes; };
 
-static struct room *room_new(void)
+/* A stack of that size for compiled patterns; address space until it is used. */
+static int set_stack(struct room *r, size_t bytes)
 {
-	struct room *r = calloc(1, sizeof *r);
+	pcre2_jit_stack_free(r->stack);
+	r->stack = pcre2_jit_stack_create(32 << 10, bytes, NULL);
+	r->bytes = bytes;
+	if (!r->stack)
+		return -1;
+	pcre2_jit_stack_assign(r->ctx, NULL, r->stack);
+	return 0;
+}
 
-	if (!r)
-		return NULL;
-	r->data = pcre2_match_data_create(1, NULL);
-	r->ctx = pcre2_match_context_create(NULL);
-	r->stack = pcre2_jit_stack_create(32 << 10, JIT_STACK, NULL);
-	if (r->ctx && r->stack)
-		pcre2_jit_stack_assign(r->ctx, NULL, r->stack);
-	return r;
+static struct room *room_of(struct matcher *m, wf_error *err)
+{
+	struct room *r = m->room;
+
+	if (r)
+		return r;
+	if ((r = m->room = calloc(1, sizeof *r))) {
+		r->data = pcre2_match_data_create(1, NULL);
+		r->ctx = pcre2_match_context_create(NULL);
+		if (r->data && r->ctx && set_stack(r, STACK) == 0)
+			return r;
+	}
+	matcher_free(m);
+	wf_fail(err, "tokenizer: out of memory to match a pattern");
+	return NULL;
+}
+
+static int match(const struct regex *re, struct room *r, const char *text, size_t n, size_t from)
+{
+	int rc;
+
+	do {
+		rc = re->jit ? pcre2_jit_match(re->code, (PCRE2_SPTR)text, n, from, 0, r->data, r->ctx) :
+			pcre2_match(re->code, (PCRE2_SPTR)text, n, from, PCRE2_NO_UTF_CHECK, r->data, r->ctx);
+		/* a group that repeats through a text of millions needs a frame for each */
+	} while (rc == PCRE2_ERROR_JIT_STACKLIMIT && r->bytes < MOST_STACK && set_stack(r, 8 * r->bytes) == 0);
+	return rc;
 }
 
 int regex_match(const struct regex *re, wf_error *err, struct matcher *m, const char *text, size_t n,
 		size_t from, size_t *start, size_t *end)
 {
-	struct room *r = m->room;
+	struct room *r = room_of(m, err);
 	unsigned char why[128] = "";
-	uint32_t limit = n < 1u << 24 ? (uint32_t)n * 64 + (1u << 20) : 1u << 30;
 
-	if (!r && !(r = m->room = room_new()))
-		return wf_fail(err, "tokenizer: out of memory to match a pattern");
-	if (!r->data || !r->ctx || !r->stack)
-		return wf_fail(err, "tokenizer: out of memory to match a pattern");
-	pcre2_set_match_limit(r->ctx, limit);
-	int rc = pcre2_match(re->code, (PCRE2_SPTR)text, n, from, PCRE2_NO_UTF_CHECK, r->data, r->ctx);
+	if (!r)
+		return -1;
+	/* far more than any sound pattern needs: a bound for those that try everything */
+	pcre2_set_match_limit(r->ctx, n < 1u << 24 ? (uint32_t)n * 64 + (1u << 20) : 1u << 30);
+	int rc = match(re, r, text, n, from);
 	if (rc == PCRE2_ERROR_NOMATCH)
 		return 0;
 	if (rc < 0) {
