@@ -122,7 +122,7 @@ __device__ inline cursor part_of(const args &p, long long from, int n)
 
 __device__ inline bool is_new(const cursor &at) { return at.run == at.in.end - 1; }
 
-__device__ inline void request(const args &p, const cursor &at, byte *stage, wide policy)
+__device__ inline void request(const args &p, const cursor &at, byte *stage)
 {
 	int h = at.unit / SPLITS, token = at.run * RUN, low = first_seen(at.in.len - 1);
 	const byte *keys = page_keys(p, at.seq, token / PAGE, h), *values = page_values(keys, h);
@@ -131,12 +131,12 @@ __device__ inline void request(const args &p, const cursor &at, byte *stage, wid
 	for (int i = threadIdx.x % 32; i < RUN * KDIM * KVBYTES / 16; i += 32) {
 		int r = i / (KDIM * KVBYTES / 16), column = i % (KDIM * KVBYTES / 16);
 		bool seen = token + r < at.in.len && token + r >= low;
-		copy16(shared_at(stage + r * KROW + column * 16), keys + i * 16, seen ? 16 : 0, policy);
+		copy16(shared_at(stage + r * KROW + column * 16), keys + i * 16, seen ? 16 : 0);
 	}
 	for (int i = threadIdx.x % 32; i < RUN * VDIM * KVBYTES / 16; i += 32) {
 		int r = i / (VDIM * KVBYTES / 16), column = i % (VDIM * KVBYTES / 16);
 		bool seen = token + r < at.in.len && token + r >= low;
-		copy16(shared_at(stage + RUN * KROW + r * VROW + column * 16), values + i * 16, seen ? 16 : 0, policy);
+		copy16(shared_at(stage + RUN * KROW + r * VROW + column * 16), values + i * 16, seen ? 16 : 0);
 	}
 }
 
@@ -272,7 +272,7 @@ __device__ inline void take(state &s, const cursor &at, const byte *stage)
 			d = fmaf(to_float(key[k]), to_float(s.q[h * KDIM + k]), d);
 		d += __shfl_xor_sync(~0u, d, 16);
 		d = seen ? exponent(d, ALIBI > 0 ? slope_of(head_of(at.unit, h)) : 0, token - pos) : -INFINITY;
-		float most = fmaxf(s.most[h], warp_max(d)), scale = exp2f(s.most[h] - most), weight = exp2f(d - most);
+		float most = fmaxf(s.most[h], warp_max(d)), scale = exp2_fast(s.most[h] - most), weight = exp2_fast(d - most);
 		s.most[h] = most;
 		s.sum[h] = s.sum[h] * scale + warp_sum(lane < 16 ? weight : 0);
 		for (int k = 0; k < LANE_DIMS; k++)
@@ -304,32 +304,44 @@ __device__ inline void leave(state &s, float *part)
 
 /* ---- putting parts together -------------------------------------------------------------------------------------- */
 
-/* Value `dim` of head i over n parts, part k at part + k * stride; its maximum and sum. */
-__device__ inline float merge(const float *part, int n, int stride, int i, int dim, float *most, float *sum)
+/* Value `dim` of head i over n parts, part k at part + place(k), with its maximum and sum.  Four parts are read
+ * at once: they may be a trip to memory away. */
+struct merged { float value, most, sum; };
+
+template <typename F> __device__ inline merged merge(const float *part, int n, F place, int i, int dim)
 {
-	float value = 0;
-	*most = -INFINITY;
-	*sum = 0;
-	for (int k = 0; k < n; k++)
-		*most = fmaxf(*most, part[k * stride + i * PARTIAL + VDIM]);
-	for (int k = 0; k < n; k++) {
-		const float *row = part + k * stride + i * PARTIAL;
-		float scale = exp2f(row[VDIM] - *most);
-		value += scale * row[dim];
-		*sum += scale * row[VDIM + 1];
+	merged r = {0, -1e30f, 0};
+	for (int k = 0; k < n; k += 4) {
+		float most[4], sum[4], value[4], top = r.most;
+#pragma unroll
+		for (int j = 0; j < 4; j++) {
+			const float *row = part + place(at_most(k + j, n - 1)) + i * PARTIAL;
+			most[j] = k + j < n ? row[VDIM] : -INFINITY;
+			sum[j] = row[VDIM + 1];
+			value[j] = row[dim];
+		}
+		for (int j = 0; j < 4; j++)
+			top = fmaxf(top, most[j]);
+		float scale = exp2_fast(r.most - top);
+		r = {r.value * scale, top, r.sum * scale};
+		for (int j = 0; j < 4; j++) {
+			scale = exp2_fast(most[j] - top);
+			r.value += scale * value[j];
+			r.sum += scale * sum[j];
+		}
 	}
-	return value;
+	return r;
 }
 
-__device__ inline void write(const args &p, const cursor &at, int i, int dim, float value, float most, float sum)
+__device__ inline void write(const args &p, const cursor &at, int i, int dim, merged r)
 {
 	int h = head_of(at.unit, i);
 	if (!has_head(at.unit, i))
 		return;
 #if SINKS
-	sum += exp2f(p.sinks[h] * LOG2E - most);
+	r.sum += exp2f(p.sinks[h] * LOG2E - r.most);
 #endif
-	p.y[((size_t)p.table->seq_start[at.seq] * HEADS + h) * VDIM + dim] = from_float<XTYPE>(value / sum);
+	p.y[((size_t)p.table->seq_start[at.seq] * HEADS + h) * VDIM + dim] = from_float<XTYPE>(r.value / r.sum);
 }
 
 /* The n thread blocks that share a pair.  Each has two places in `work`: the second for the pair that
@@ -338,34 +350,27 @@ struct shares { int first, n; };
 
 __device__ inline void close(const args &p, const cursor &at, shares in, unsigned *word)
 {
-	const float *parts = (const float *)(smem + AT_PARTS);
 	enum { UNIT = UNIT_HEADS * PARTIAL };
-	float most, sum;
 	__syncthreads();
 	for (int i = threadIdx.x; i < UNIT_HEADS * VDIM; i += THREADS) {
-		float value = merge(parts, WARPS, UNIT, i / VDIM, i % VDIM, &most, &sum);
+		int head = i / VDIM, dim = i % VDIM;
+		merged r = merge((const float *)(smem + AT_PARTS), WARPS, [](int k) { return k * UNIT; }, head, dim);
 		if (in.n == 1) {
-			write(p, at, i / VDIM, i % VDIM, value, most, sum);
+			write(p, at, head, dim, r);
 			continue;
 		}
-		float *row = p.work + ((size_t)blockIdx.x * 2 + ((int)blockIdx.x == in.first)) * UNIT + i / VDIM * PARTIAL;
-		row[i % VDIM] = value;
-		if (i % VDIM == 0) {
-			row[VDIM] = most;
-			row[VDIM + 1] = sum;
+		float *row = p.work + ((size_t)blockIdx.x * 2 + ((int)blockIdx.x == in.first)) * UNIT + head * PARTIAL;
+		row[dim] = r.value;
+		if (dim == 0) {
+			row[VDIM] = r.most;
+			row[VDIM + 1] = r.sum;
 		}
 	}
-	if (in.n == 1 || !arrives_last(p.counter + at.seq * HEAD_UNITS + at.unit, in.n, word)) {
-		__syncthreads();
-		return;
-	}
-	const float *first = p.work + ((size_t)in.first * 2 + 1) * UNIT;
-	for (int i = threadIdx.x; i < UNIT_HEADS * VDIM; i += THREADS) {
-		float rest_most, rest_sum, rest = merge(first + UNIT, in.n - 1, 2 * UNIT, i / VDIM, i % VDIM, &rest_most, &rest_sum);
-		const float *row = first + i / VDIM * PARTIAL;
-		most = fmaxf(row[VDIM], rest_most);
-		float a = exp2f(row[VDIM] - most), b = exp2f(rest_most - most);
-		write(p, at, i / VDIM, i % VDIM, a * row[i % VDIM] + b * rest, most, a * row[VDIM + 1] + b * rest_sum);
+	if (in.n > 1 && arrives_last(p.counter + at.seq * HEAD_UNITS + at.unit, in.n, word)) {
+		const float *first = p.work + ((size_t)in.first * 2 + 1) * UNIT;
+		for (int i = threadIdx.x; i < UNIT_HEADS * VDIM; i += THREADS)
+			write(p, at, i / VDIM, i % VDIM,
+				merge(first, in.n, [](int k) { return k ? (2 * k - 1) * UNIT : 0; }, i / VDIM, i % VDIM));
 	}
 	__syncthreads();
 }
@@ -377,7 +382,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) attend_decode(const
 	int warp = threadIdx.x / 32, next = 0, requested = 0;
 	byte *ring = smem + warp * STAGES * STAGE;
 	float *part = (float *)(smem + AT_PARTS) + warp * UNIT_HEADS * PARTIAL;
-	wide policy = stream_policy();
 	long long total = (long long)count_runs(p) * HEAD_UNITS;
 	long long blocks = gridDim.x < total ? gridDim.x : total, b = blockIdx.x;
 	long long from = b < blocks ? total * b / blocks : total, to = b < blocks ? total * (b + 1) / blocks : total;
@@ -391,14 +395,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) attend_decode(const
 	__syncthreads();
 	for (; requested < STAGES && !(asked.left > 0 && is_new(asked)); requested++) {
 		if (asked.left > 0)
-			request(p, asked, ring + requested * STAGE, policy);
+			request(p, asked, ring + requested * STAGE);
 		copy_commit();
 		skip(p, asked, WARPS);
 	}
 	grid_wait();
 	for (; requested < STAGES; requested++) {
 		if (asked.left > 0)
-			request(p, asked, ring + requested * STAGE, policy);
+			request(p, asked, ring + requested * STAGE);
 		copy_commit();
 		skip(p, asked, WARPS);
 	}
@@ -418,7 +422,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) attend_decode(const
 			take(s, at, ring + next * STAGE);
 			__syncwarp();
 			if (asked.left > 0)
-				request(p, asked, ring + next * STAGE, policy);
+				request(p, asked, ring + next * STAGE);
 			copy_commit();
 			skip(p, asked, WARPS);
 			if (asked.left <= 0)

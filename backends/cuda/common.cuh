@@ -75,6 +75,15 @@ __device__ inline void store8(float *p, const float (&v)[8])
 	((float4 *)p)[1] = make_float4(v[4], v[5], v[6], v[7]);
 }
 
+/* What no kernel of the step writes: the compiler may move and share these loads. */
+template <typename T> __device__ inline void constant8(const T *p, float (&v)[8]) { unpack8<T>(__ldg((const uint4 *)p), v); }
+__device__ inline void constant8(const float *p, float (&v)[8])
+{
+	float4 a = __ldg((const float4 *)p), b = __ldg((const float4 *)p + 1);
+	v[0] = a.x; v[1] = a.y; v[2] = a.z; v[3] = a.w;
+	v[4] = b.x; v[5] = b.y; v[6] = b.z; v[7] = b.w;
+}
+
 /* Values k..k+7 of a row of n, those past its end zero.  ALIGNED: rows are multiples of 16 bytes. */
 template <bool ALIGNED, typename T> __device__ inline void load8_of(const T *row, int k, int n, float (&v)[8])
 {
@@ -84,6 +93,14 @@ template <bool ALIGNED, typename T> __device__ inline void load8_of(const T *row
 	}
 	for (int i = 0; i < 8; i++)
 		v[i] = k + i < n ? to_float(row[k + i]) : 0;
+}
+
+template <bool ALIGNED, typename T> __device__ inline void constant8_of(const T *row, int k, int n, float (&v)[8])
+{
+	if (ALIGNED && k + 8 <= n)
+		constant8(row + k, v);
+	else
+		load8_of<false>(row, k, n, v);
 }
 
 template <bool ALIGNED, typename T> __device__ inline void store8_of(T *row, int k, int n, const float (&v)[8])
@@ -126,13 +143,11 @@ __device__ inline unsigned ranked_row(wide r) { return 0xffffffffu - (unsigned)r
  * What the others wrote before is then visible to all threads of that block.  All threads call it. */
 __device__ inline bool arrives_last(unsigned *counter, unsigned n, unsigned *shared_word)
 {
-	__threadfence();
 	__syncthreads();
 	if (threadIdx.x == 0) {
-		*shared_word = atomicAdd(counter, 1) == n - 1;
+		*shared_word = arrive(counter) == n - 1;
 		if (*shared_word)
 			*counter = 0;
-		__threadfence();
 	}
 	__syncthreads();
 	return *shared_word != 0;

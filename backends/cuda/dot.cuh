@@ -53,6 +53,9 @@
 #ifndef MTYPE
 #define MTYPE half
 #endif
+#ifndef DENSE_CHUNK
+#define DENSE_CHUNK 64
+#endif
 
 enum { WLEN = format<WTYPE>::LEN, WBYTES = format<WTYPE>::BYTES };
 enum : long long { ROW_BYTES = (long long)COLS / WLEN * WBYTES };
@@ -84,7 +87,7 @@ __device__ inline float store(const args &p, int unit, int token, float a, float
 
 enum {
 	DENSE = WLEN == 1,
-	CHUNK = DENSE ? 64 : 256,                          /* columns a warp takes at a time */
+	CHUNK = DENSE ? DENSE_CHUNK : 256,                 /* columns a warp takes at a time */
 	CHUNKS = (COLS + CHUNK - 1) / CHUNK,
 	PIECE = CHUNK / WLEN * WBYTES,                     /* bytes of one row in a chunk */
 	SNUG = ROW_BYTES % 16 == 0 && PIECE % 16 == 0,     /* every piece begins at a multiple of 16 */
@@ -121,7 +124,7 @@ __device__ inline void stream_open(const args &p, stream &s, int first, int last
 /* Dense columns change places within a row so that neighbouring rows meet different banks. */
 __device__ inline int swizzled(int r, int column) { return DENSE ? column ^ (r & 1) << 2 : column; }
 
-__device__ inline void stream_request(const stream &s, byte *stage, int chunk, wide policy)
+__device__ inline void stream_request(const stream &s, byte *stage, int chunk)
 {
 	int left = (int)at_most(PIECE, (int)(ROW_BYTES - (long long)chunk * PIECE));
 	for (int i = 0; i < COPIES; i++) {
@@ -138,7 +141,7 @@ __device__ inline void stream_request(const stream &s, byte *stage, int chunk, w
 		}
 		int skew = SNUG ? 0 : (int)((size_t)from & 15);
 		int n = at_least(0, at_most(16, left + skew - column * 16));
-		copy16(shared_at(to), from - skew + column * 16, s.valid >> i & 1 ? n : 0, policy);
+		copy16(shared_at(to), from - skew + column * 16, s.valid >> i & 1 ? n : 0);
 	}
 }
 

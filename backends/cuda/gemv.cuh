@@ -14,6 +14,8 @@
  * Parameters, beside dot.cuh's:
  *   TOKENS  in one pass over the weights, 1-8; more tokens take more passes
  *   WARPS STAGES SLOTS   warps of a block, chunks each has under way, blocks of a multiprocessor
+ *   EARLY   chunks a warp still has to ask for when the next kernel is let in
+ *   AHEAD   chunks a warp sends for, beyond its ring, as far as the second level cache, before grid_wait()
  *   NORM    1: rows are normalised on the way in (hooks lift(x), drop8(p, k, sum, v): the ROW op's);
  *   ROW_CENTRED  1: after their mean is taken off
  *   ARGMAX  rows compete per token: hook chosen(p, token, row); args has wide *best, unsigned *counter
@@ -33,6 +35,12 @@
 #ifndef SLOTS
 #define SLOTS  2
 #endif
+#ifndef EARLY
+#define EARLY  0
+#endif
+#ifndef AHEAD
+#define AHEAD  0
+#endif
 #ifndef NORM
 #define NORM   0
 #endif
@@ -45,12 +53,14 @@ enum {
 	PADDED = CHUNKS * CHUNK,                           /* columns as staged, zero past COLS */
 	XBYTES = MMA ? 2 : 4,
 	PART = 20,                                         /* 16 rows, padded against bank conflicts */
-	ROW_WARPS = TOKENS >= WARPS ? 1 : WARPS / TOKENS,  /* warps that share a token's row while staging */
+	SETS = TOKENS > 2 ? 2 : 4,
 	AT_X = WARPS * STAGES * STAGE,
 	AT_PARTS = AT_X + TOKENS * PADDED * XBYTES,
-	AT_SUMS = AT_PARTS + 2 * WARPS * TOKENS * PART * 4,
-	AT_BEST = AT_SUMS + TOKENS * ROW_WARPS * 4 + 16 & ~7,
-	GEMV_SMEM = AT_BEST + TOKENS * 8
+	AT_SUMS = AT_PARTS + SETS * WARPS * TOKENS * PART * 4,
+	AT_DESK = AT_SUMS + (WARPS + 1) * TOKENS * 4,
+	AT_BEST = AT_DESK + 8 * SETS + 7 & ~7,
+	AT_END = AT_BEST + TOKENS * 8,
+	GEMV_SMEM = AT_END
 };
 static_assert(TOKENS <= 8, "one B operand");
 
@@ -67,78 +77,111 @@ __device__ inline byte *staged(int token, int k8)
 __device__ inline void put8(int token, int k8, const float (&v)[8])
 {
 	if constexpr (MMA)
-		*(uint4 *)staged(token, k8) = pack8<MTYPE>(v);
+		store8((MTYPE *)staged(token, k8), v);
 	else
 		store8((float *)staged(token, k8), v);
 }
 
-#if NORM
-/* A number for each row of the pass, from what `part` makes of eight values. */
-template <typename F> __device__ inline void row_sums(const args &p, int first, int n, F part)
+__device__ inline void staged8(int token, int k8, float (&v)[8])
 {
-	float *sums = (float *)(smem + AT_SUMS);
-	int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-	for (int t = warp / ROW_WARPS; t < n; t += WARPS / ROW_WARPS) {
-		float sum = 0;
-		for (int k8 = warp % ROW_WARPS * 32 + lane; k8 * 8 < COLS; k8 += ROW_WARPS * 32) {
-			float v[8];
-			x8(p, first + t, 8 * k8, v);
-			sum += part(t, 8 * k8, v);
-		}
-		sum = warp_sum(sum);
-		if (lane == 0)
-			sums[t * ROW_WARPS + warp % ROW_WARPS] = sum;
-	}
-	__syncthreads();
+	if constexpr (MMA)
+		load8((const MTYPE *)staged(token, k8), v);
+	else
+		load8((const float *)staged(token, k8), v);
 }
 
-__device__ inline float row_sum(int t)
+/* Sums over the block of a number for each token. */
+__device__ inline float *block_sums(float (&sum)[TOKENS])
 {
-	float sum = 0;
-	for (int i = 0; i < ROW_WARPS; i++)
-		sum += ((const float *)(smem + AT_SUMS))[t * ROW_WARPS + i];
-	return sum;
+	float *parts = (float *)(smem + AT_SUMS), *total = parts + WARPS * TOKENS;
+	for (int t = 0; t < TOKENS; t++) {
+		float s = warp_sum(sum[t]);
+		if (threadIdx.x % 32 == 0)
+			parts[threadIdx.x / 32 * TOKENS + t] = s;
+		sum[t] = 0;
+	}
+	__syncthreads();
+	if (threadIdx.x < TOKENS) {
+		float s = 0;
+		for (int i = 0; i < WARPS; i++)
+			s += parts[i * TOKENS + threadIdx.x];
+		total[threadIdx.x] = s;
+	}
+	__syncthreads();
+	return total;
+}
+
+/* A thread has the same columns of every token: a norm's weight is read once for all of them. */
+#define OWN_COLUMNS(k8) (int k8 = threadIdx.x; k8 < PADDED / 8; k8 += THREADS)
+
+__device__ inline void load_x(const args &p, int first, int n)
+{
+	enum { RUNS = ceil_div(PADDED / 8, THREADS), AT_ONCE = 4 };
+	for (int m = 0; m < RUNS * TOKENS; m += AT_ONCE) {
+		float v[AT_ONCE][8] = {};
+#pragma unroll
+		for (int i = 0; i < AT_ONCE; i++) {
+			int t = (m + i) % TOKENS, k8 = threadIdx.x + (m + i) / TOKENS * THREADS;
+			if (t < n && 8 * k8 < COLS)
+				x8(p, first + t, 8 * k8, v[i]);
+		}
+#pragma unroll
+		for (int i = 0; i < AT_ONCE; i++) {
+			int t = (m + i) % TOKENS, k8 = threadIdx.x + (m + i) / TOKENS * THREADS;
+			if (t < n && k8 < PADDED / 8)
+				put8(t, k8, v[i]);
+		}
+	}
+}
+
+#if NORM
+__device__ inline void normalise(const args &p, int n)
+{
+	float sum[TOKENS] = {}, *total, v[8];
+#if ROW_CENTRED
+	for OWN_COLUMNS(k8)
+#pragma unroll
+		for (int t = 0; t < TOKENS; t++)
+			if (t < n) {
+				staged8(t, k8, v);
+				sum[t] += ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
+			}
+	total = block_sums(sum);
+	for OWN_COLUMNS(k8)
+		for (int t = 0; t < n; t++) {
+			staged8(t, k8, v);
+			for (int i = 0; i < 8; i++)
+				v[i] = 8 * k8 + i < COLS ? v[i] - total[t] / COLS : 0;
+			put8(t, k8, v);
+		}
+	__syncthreads();
+#endif
+	for OWN_COLUMNS(k8)
+#pragma unroll
+		for (int t = 0; t < TOKENS; t++)
+			if (t < n) {
+				staged8(t, k8, v);
+				for (int i = 0; i < 8; i++)
+					sum[t] += lift(v[i]);
+			}
+	total = block_sums(sum);
+	for OWN_COLUMNS(k8)
+#pragma unroll
+		for (int t = 0; t < TOKENS; t++)
+			if (t < n && 8 * k8 < COLS) {
+				staged8(t, k8, v);
+				drop8(p, 8 * k8, total[t], v);
+				put8(t, k8, v);
+			}
 }
 #endif
 
 __device__ inline void stage_x(const args &p, int first, int n)
 {
-	int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-	[[maybe_unused]] float mean[ROW_CENTRED ? ceil_div(TOKENS, WARPS / ROW_WARPS) : 1] = {};
+	load_x(p, first, n);
 #if NORM
-#if ROW_CENTRED
-	row_sums(p, first, n, [](int, int, const float (&v)[8]) {
-		return ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
-	});
-	for (int i = 0; i < (int)(sizeof mean / sizeof *mean); i++)
-		mean[i] = row_sum(at_most(warp / ROW_WARPS + i * (WARPS / ROW_WARPS), TOKENS - 1)) / COLS;
-	__syncthreads();
+	normalise(p, n);
 #endif
-	row_sums(p, first, n, [&](int t, int k, const float (&v)[8]) {
-		float sum = 0;
-		for (int i = 0; i < 8; i++)
-			if (COLS % 8 == 0 || k + i < COLS)
-				sum += lift(v[i] - mean[ROW_CENTRED ? t / (WARPS / ROW_WARPS) : 0]);
-		return sum;
-	});
-#endif
-	for (int t = warp / ROW_WARPS; t < n; t += WARPS / ROW_WARPS) {
-#if NORM
-		float sum = row_sum(t);
-#endif
-		for (int k8 = warp % ROW_WARPS * 32 + lane; k8 < PADDED / 8; k8 += ROW_WARPS * 32) {
-			float v[8] = {};
-			if (k8 * 8 < COLS) {
-				x8(p, first + t, 8 * k8, v);
-#if NORM
-				for (int i = 0; i < 8; i++)
-					v[i] -= mean[ROW_CENTRED ? t / (WARPS / ROW_WARPS) : 0];
-				drop8(p, 8 * k8, sum, v);
-#endif
-			}
-			put8(t, k8, v);
-		}
-	}
 	__syncthreads();
 }
 
@@ -225,60 +268,109 @@ __device__ inline void step(place &at)
 
 struct work { int first, last, tiles, total; };            /* units [first, last), tiles of one pass and of all */
 
-__device__ inline void request(const args &p, const work &w, stream &s, place &at, int &open, byte *stage, wide policy)
+__device__ inline void request(const args &p, const work &w, stream &s, place &at, int &open, byte *stage)
 {
 	if (at.tile < w.total) {
 		if (at.tile != open) {
 			stream_open(p, s, w.first + at.tile % w.tiles * UNIT_ROWS, w.last);
 			open = at.tile;
 		}
-		stream_request(s, stage, at.chunk, policy);
+		stream_request(s, stage, at.chunk);
 		step(at);
-		if (at.tile >= w.total)
+		if (at.tile * CHUNKS + at.chunk >= w.total * CHUNKS - EARLY * WARPS)
 			grid_launch_next();
 	}
 	copy_commit();
 }
 
-/* What this thread's part of the epilogue needs from memory, asked for before the tile's weights are. */
-__device__ inline float fetch_extra(const args &p, const work &w, int tile, int token0, int n)
+/* What follows the first requests, as far as the second level cache: its way there is the longest. */
+__device__ inline void look_ahead(const args &p, const work &w)
 {
-#ifdef FETCH
-	int unit = w.first + tile % w.tiles * UNIT_ROWS + threadIdx.x % UNIT_ROWS, t = threadIdx.x / UNIT_ROWS;
-	if (t < n && unit < w.last)
-		return fetch(p, unit, token0 + t);
-#endif
-	return 0;
+	int from = WARPS * STAGES, to = at_most(from + AHEAD * WARPS, w.tiles * CHUNKS);
+	for (int tile = from / CHUNKS + threadIdx.x / 32; tile * CHUNKS < to; tile += WARPS) {
+		int low = at_least(from - tile * CHUNKS, 0), high = at_most(to - tile * CHUNKS, CHUNKS);
+		int first = w.first + tile * UNIT_ROWS, r = threadIdx.x % 32;
+		long long begin = (long long)low * PIECE, end = (long long)high * PIECE;
+		if (r < 16 && first + (PAIR ? r & 7 : r) < w.last && SNUG)
+			prefetch_l2(tile_row(p, first, w.last, r) + begin, (unsigned)((end < ROW_BYTES ? end : ROW_BYTES) - begin));
+	}
 }
 
-/* Add up what the warps found and hand it over; tiles take turns with two sets of parts. */
-__device__ inline void finish(const args &p, const work &w, const sums &s, int tile, int token0, int n, float extra)
+enum { LANE_UNITS = ceil_div(UNIT_ROWS * TOKENS, 32) };    /* units a lane finishes of a tile */
+
+/* What the epilogue needs from memory, asked for before the tile's weights are there. */
+__device__ inline void fetch_extra(const args &p, const work &w, int tile, int token0, int n, float (&extra)[LANE_UNITS])
 {
-	float *parts = (float *)(smem + AT_PARTS) + tile % 2 * (WARPS * TOKENS * PART);
-	int first = w.first + tile % w.tiles * UNIT_ROWS, i = threadIdx.x, j = i % UNIT_ROWS, t = i / UNIT_ROWS;
-	bool mine = t < n && first + j < w.last;
-	float a = 0, b = 0;
-	leave(s, parts + threadIdx.x / 32 * (TOKENS * PART));
-	__syncthreads();
-	if (!mine)
-		return;
-	for (int k = 0; k < WARPS; k++) {
-		a += parts[(k * TOKENS + t) * PART + j];
-		if (PAIR)
-			b += parts[(k * TOKENS + t) * PART + j + 8];
-	}
-	[[maybe_unused]] float y = store(p, first + j, token0 + t, a, b, extra);
-#ifdef ARGMAX
-	atomicMax((wide *)(smem + AT_BEST) + t, ranked(y, first + j));
+	for (int i = 0; i < LANE_UNITS; i++) {
+		extra[i] = 0;
+#ifdef FETCH
+		int item = threadIdx.x % 32 + 32 * i, t = item / UNIT_ROWS;
+		int unit = w.first + tile % w.tiles * UNIT_ROWS + item % UNIT_ROWS;
+		if (t < n && unit < w.last)
+			extra[i] = fetch(p, unit, token0 + t);
 #endif
+	}
 }
-static_assert(UNIT_ROWS * TOKENS <= THREADS, "a thread finishes one unit of a tile");
+
+/* Add up what the warps found and hand it over. */
+__device__ inline void finish(const args &p, const work &w, const float *parts, int tile, int token0, int n,
+		const float (&extra)[LANE_UNITS])
+{
+	for (int i = 0; i < LANE_UNITS; i++) {
+		int item = threadIdx.x % 32 + 32 * i, t = item / UNIT_ROWS, j = item % UNIT_ROWS;
+		int unit = w.first + tile % w.tiles * UNIT_ROWS + j;
+		float a = 0, b = 0;
+		if (t >= n || unit >= w.last)
+			continue;
+#pragma unroll
+		for (int k = 0; k < WARPS; k++) {
+			a += parts[(k * TOKENS + t) * PART + j];
+			if (PAIR)
+				b += parts[(k * TOKENS + t) * PART + j + 8];
+		}
+		[[maybe_unused]] float y = store(p, unit, token0 + t, a, b, extra[i]);
+#ifdef ARGMAX
+		atomicMax((wide *)(smem + AT_BEST) + t, ranked(y, unit));
+#endif
+	}
+}
+
+/* A warp leaves its part of a tile and goes on; the one that comes last finishes the tile.  No barrier: a
+ * barrier would wait for the slowest request of every tile.  Parts of SETS tiles have room. */
+struct desk { unsigned arrived[SETS], finished[SETS]; };
+
+__device__ inline void hand_in(const args &p, const work &w, const sums &s, int tile, int token0, int n,
+		const float (&extra)[LANE_UNITS])
+{
+	volatile desk *d = (volatile desk *)(smem + AT_DESK);
+	int set = tile % SETS, lane = threadIdx.x % 32;
+	float *parts = (float *)(smem + AT_PARTS) + set * (WARPS * TOKENS * PART);
+	bool last = false;
+	while (d->finished[set] != (unsigned)(tile / SETS))
+		pause();
+	__syncwarp();
+	leave(s, parts + threadIdx.x / 32 * (TOKENS * PART));
+	__threadfence_block();
+	__syncwarp();
+	if (lane == 0)
+		last = atomicAdd((unsigned *)&d->arrived[set], 1) == WARPS - 1;
+	last = __shfl_sync(~0u, last, 0);
+	if (!last)
+		return;
+	__threadfence_block();
+	finish(p, w, parts, tile, token0, n, extra);
+	__syncwarp();
+	if (lane == 0) {
+		d->arrived[set] = 0;
+		__threadfence_block();
+		d->finished[set] = tile / SETS + 1;
+	}
+}
 
 extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) gemv(const __grid_constant__ args p)
 {
 	int warp = threadIdx.x / 32, next = 0, open = -1, n = count(p), passes = ceil_div(n, TOKENS);
 	byte *ring = smem + warp * STAGES * STAGE;
-	wide policy = stream_policy();
 	work w = {(int)((long long)UNITS * blockIdx.x / gridDim.x), (int)((long long)UNITS * (blockIdx.x + 1) / gridDim.x)};
 	w.tiles = ceil_div(w.last - w.first, UNIT_ROWS);
 	w.total = w.tiles * passes;
@@ -286,22 +378,23 @@ extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) gemv(const __grid_c
 	step(asked);
 	at = asked;
 	stream s;
+	for (int i = 0; i < STAGES; i++)
+		request(p, w, s, asked, open, ring + i * STAGE);
+	if (AHEAD)
+		look_ahead(p, w);
+	if (threadIdx.x < (AT_END - AT_DESK) / 4)
+		((unsigned *)(smem + AT_DESK))[threadIdx.x] = 0;
+	grid_wait();
 	if (w.total == 0)
 		grid_launch_next();
-	for (int i = 0; i < STAGES; i++)
-		request(p, w, s, asked, open, ring + i * STAGE, policy);
-#ifdef ARGMAX
-	if (threadIdx.x < TOKENS)
-		((wide *)(smem + AT_BEST))[threadIdx.x] = 0;
-#endif
-	grid_wait();
 	for (int tile = 0; tile < w.total; tile++) {
 		int token0 = tile / w.tiles * TOKENS, here = at_most(TOKENS, n - token0);
 		if (tile % w.tiles == 0) {
 			__syncthreads();
 			stage_x(p, token0, here);
 		}
-		float extra = fetch_extra(p, w, tile, token0, here);
+		float extra[LANE_UNITS];
+		fetch_extra(p, w, tile, token0, here, extra);
 		sums acc = {};
 		size_t low[LANE_ROWS];
 		lane_rows(p, w.first + tile % w.tiles * UNIT_ROWS, w.last, low);
@@ -313,11 +406,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) gemv(const __grid_c
 			__syncwarp();
 			take(acc, ring + next * STAGE, at.chunk, skew);
 			__syncwarp();
-			request(p, w, s, asked, open, ring + next * STAGE, policy);
+			request(p, w, s, asked, open, ring + next * STAGE);
 			next = next + 1 == STAGES ? 0 : next + 1;
 			step(at);
 		}
-		finish(p, w, acc, tile, token0, here, extra);
+		hand_in(p, w, acc, tile, token0, here, extra);
 	}
 #ifdef ARGMAX
 	choose(p, (wide *)(smem + AT_BEST), at_most(n, TOKENS), (unsigned *)(smem + AT_SUMS));

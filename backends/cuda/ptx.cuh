@@ -100,24 +100,11 @@ __device__ inline unsigned transpose8x8(unsigned x)
 
 /* ---- asynchronous copies into shared memory ------------------------------------------------------ */
 
-/* Read once, so it must not push out what is read again. */
-__device__ inline wide stream_policy()
-{
-	wide policy;
-	asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-	return policy;
-}
-
-/* 16 bytes of which the first n are read, the rest zero; both addresses multiples of 16. */
-__device__ inline void copy16(unsigned to, const void *from, int n, wide policy)
-{
-	asm volatile("cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, %2, %3;"
-		:: "r"(to), "l"(__cvta_generic_to_global(from)), "r"(n), "l"(policy) : "memory");
-}
-
+/* 16 bytes of which the first n are read, the rest zero; both addresses multiples of 16.
+ * No cache policy: with one, ptxas 13.0 makes an instruction that sm_90 refuses. */
 __device__ inline void copy16(unsigned to, const void *from, int n)
 {
-	asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+	asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;"
 		:: "r"(to), "l"(__cvta_generic_to_global(from)), "r"(n) : "memory");
 }
 
@@ -126,7 +113,26 @@ __device__ inline void copy_commit() { asm volatile("cp.async.commit_group;" :::
 /* Until at most N of this thread's groups are under way; __syncwarp or __syncthreads shows it to others. */
 template <int N> __device__ inline void copy_wait() { asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory"); }
 
-__device__ inline void prefetch_l2(const void *p) { asm volatile("prefetch.global.L2 [%0];" :: "l"(p)); }
+/* Bring bytes from memory to the second level cache: a multiple of 16, from such an address. */
+__device__ inline void prefetch_l2(const void *p, unsigned bytes)
+{
+#if defined __CUDA_ARCH__ && __CUDA_ARCH__ >= 900
+	asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(__cvta_generic_to_global(p)), "r"(bytes));
+#endif
+}
+
+/* ---- between threads ---------------------------------------------------------------------------- */
+
+/* Adds 1; what was written before, by this block, is seen by whoever finds its own addition the last. */
+__device__ inline unsigned arrive(unsigned *counter)
+{
+	unsigned before;
+	asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;"
+		: "=r"(before) : "l"(__cvta_generic_to_global(counter)) : "memory");
+	return before;
+}
+
+__device__ inline void pause() { asm volatile("nanosleep.u32 20;"); }
 
 /* ---- launch order -------------------------------------------------------------------------------- */
 
