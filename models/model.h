@@ -143,6 +143,7 @@ struct wf_config {
 	/* experts */
 	int64_t nexpert, nexpert_used, expert_ffn, nexpert_shared, nexpert_group, ngroup_used, first_dense;
 	double expert_scale;
+	int64_t expert_gating;                /* GGUF: 1 softmax, 2 sigmoid, 0 not said */
 	bool expert_norm, expert_sigmoid;
 	double glu_limit, glu_alpha;
 	/* latent attention */
@@ -234,6 +235,8 @@ wf_tensor *wf_self_attend(wf_graph *, const wf_config *, struct wf_qkv, wf_tenso
 /* down(act(gate) * up) of n values, down(act(up)); suffix "" or as in "ffn_up_shexp". */
 wf_tensor *wf_gated_ffn(wf_graph *, const wf_config *, wf_tensor *x, int64_t n, bool bias, const char *suffix, int layer);
 wf_tensor *wf_plain_ffn(wf_graph *, const wf_config *, wf_tensor *x, bool bias, int layer);
+/* NAME.0.weight to NAME.n-1.weight, one after the other along the first dimension. */
+wf_tensor *wf_weight_list(wf_graph *, int64_t n, int ndim, const int64_t *dim, const char *fmt, ...) WF_PRINTF(5, 6);
 bool       wf_has_experts(const wf_graph *, const wf_config *, int layer);
 /* One matrix of every expert, [nexpert * out, in]: stacked in the file, or a tensor each. */
 wf_tensor *wf_expert_rows(wf_graph *, const wf_config *, int64_t out, int64_t in, const char *what, int layer);

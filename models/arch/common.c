@@ -1,4 +1,4 @@
-/* common.c - pieces that many families share: plain mathematics over weights found by name.
+/* common.c - pieces that many families share (long, so that they are short): mathematics over named weights.
  *
  * A family's file says in which order they come.  Where files differ in how they store the same
  * weights (q, k and v apart or fused, experts stacked or one by one), these look for what is there;
@@ -114,6 +114,30 @@ static wf_tensor *share(wf_graph *g, const struct fused *f, int64_t start, int64
 	return f->b ? wf_add(g, y, wf_strip(g, f->b, f->group, start, n)) : y;
 }
 
+wf_tensor *wf_weight_list(wf_graph *g, int64_t n, int ndim, const int64_t *dim, const char *fmt, ...)
+{
+	wf_tensor **w = wf_alloc_n(g->arena, (size_t)n, sizeof *w);
+	char name[MAXNAME];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(name, sizeof name, fmt, ap);
+	va_end(ap);
+	if (!w) {
+		wf_fail(g->err, "graph: out of memory");
+		return &g->dummy;
+	}
+	for (int64_t i = 0; i < n; i++)
+		w[i] = wf_weight(g, ndim, dim, "%s.%d.weight", name, (int)i);
+	while (n > 1) {
+		int64_t made = 0;
+		for (int64_t i = 0; i < n; i += WF_MAXIN)
+			w[made++] = wf_cat(g, w + i, (int)(n - i < WF_MAXIN ? n - i : WF_MAXIN));
+		n = made;
+	}
+	return w[0];
+}
+
 /* ---- attention ---- */
 
 static struct wf_qkv from_fused(wf_graph *g, const wf_config *c, wf_tensor *x, bool bias, bool grouped, int l)
@@ -220,7 +244,8 @@ wf_tensor *wf_self_attend(wf_graph *g, const wf_config *c, struct wf_qkv a, wf_t
 
 /* ---- feed-forward ---- */
 
-wf_tensor *wf_gated_ffn(wf_graph *g, const wf_config *c, wf_tensor *x, int64_t n, bool bias, const char *suffix, int l)
+wf_tensor *wf_gated_ffn(wf_graph *g, const wf_config *c, wf_tensor *x, int64_t n, bool bias, const char *suffix,
+		int l)
 {
 	wf_tensor *gate, *up;
 	char name[MAXNAME];
@@ -234,7 +259,8 @@ wf_tensor *wf_gated_ffn(wf_graph *g, const wf_config *c, wf_tensor *x, int64_t n
 		gate = wf_linear(g, x, n, bias, "blk.%d.ffn_gate%s", l, suffix);
 		up = wf_linear(g, x, n, bias, "blk.%d.ffn_up%s", l, suffix);
 	}
-	return wf_linear(g, wf_mul(g, wf_activate(g, c->act, gate), up), c->dim, bias, "blk.%d.ffn_down%s", l, suffix);
+	x = wf_mul(g, wf_activate(g, c->act, gate), up);
+	return wf_linear(g, x, c->dim, bias, "blk.%d.ffn_down%s", l, suffix);
 }
 
 wf_tensor *wf_plain_ffn(wf_graph *g, const wf_config *c, wf_tensor *x, bool bias, int l)
@@ -251,30 +277,11 @@ bool wf_has_experts(const wf_graph *g, const wf_config *c, int l)
 	return c->nexpert && l >= c->first_dense && (!g->weights || wf_has_weight(g, "blk.%d.ffn_gate_inp.weight", l));
 }
 
-/* All n of them, an operand's limit at a time. */
-static wf_tensor *cat_all(wf_graph *g, wf_tensor **w, int64_t n)
-{
-	while (n > 1) {
-		int64_t made = 0;
-		for (int64_t i = 0; i < n; i += WF_MAXIN)
-			w[made++] = wf_cat(g, w + i, (int)(n - i < WF_MAXIN ? n - i : WF_MAXIN));
-		n = made;
-	}
-	return w[0];
-}
-
 wf_tensor *wf_expert_rows(wf_graph *g, const wf_config *c, int64_t out, int64_t in, const char *what, int l)
 {
 	if (!g->weights || wf_has_weight(g, "blk.%d.%s_exps.weight", l, what))
 		return wf_weight(g, WF_SHAPE(c->nexpert, out, in), "blk.%d.%s_exps.weight", l, what);
-	wf_tensor **w = wf_alloc_n(g->arena, (size_t)c->nexpert, sizeof *w);
-	if (!w) {
-		wf_fail(g->err, "graph: out of memory");
-		return &g->dummy;
-	}
-	for (int64_t i = 0; i < c->nexpert; i++)
-		w[i] = wf_weight(g, WF_SHAPE(out, in), "blk.%d.%s.%d.weight", l, what, (int)i);
-	return cat_all(g, w, c->nexpert);
+	return wf_weight_list(g, c->nexpert, WF_SHAPE(out, in), "blk.%d.%s", l, what);
 }
 
 wf_tensor *wf_expert_ffn(wf_graph *g, const wf_config *c, wf_tensor *x, wf_tensor *ids, wf_tensor *gates, int l)

@@ -154,7 +154,7 @@ int config_eos(wf_config *c, wf_error *err, const char *where, double id)
 {
 	if (id == -1)
 		return 0;
-	if (!(id >= 0 && id < (double)c->vocab) || id != floor(id))
+	if (!(id >= 0 && id < (c->vocab ? (double)c->vocab : INT32_MAX)) || id != floor(id))
 		return wf_fail(err, "%s: end token %.9g, expected one below vocab_size %lld", where, id,
 			(long long)c->vocab);
 	for (int i = 0; i < c->neos; i++)
