@@ -15,6 +15,7 @@ enum { MAXJSON = 16 << 20, MAXTEMPLATE = 1 << 20 };
 const wf_arch *const wf_archs[] = {
 	&wf_arch_llama,
 	&wf_arch_bloom,
+	&wf_arch_chatglm,
 	NULL
 };
 
