@@ -17,6 +17,7 @@ const wf_arch *const wf_archs[] = {
 	&wf_arch_bloom,
 	&wf_arch_chatglm,
 	&wf_arch_glm4,
+	&wf_arch_qwen2,
 	NULL
 };
 
