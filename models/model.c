@@ -18,6 +18,8 @@ const wf_arch *const wf_archs[] = {
 	&wf_arch_chatglm,
 	&wf_arch_glm4,
 	&wf_arch_qwen2,
+	&wf_arch_qwen3,
+	&wf_arch_qwen3moe,
 	NULL
 };
 
