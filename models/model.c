@@ -23,6 +23,7 @@ const wf_arch *const wf_archs[] = {
 	&wf_arch_gpt2,
 	&wf_arch_gptneox,
 	&wf_arch_opt,
+	&wf_arch_phi3,
 	&wf_arch_qwen2,
 	&wf_arch_qwen3,
 	&wf_arch_qwen3moe,
