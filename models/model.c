@@ -21,6 +21,7 @@ const wf_arch *const wf_archs[] = {
 	&wf_arch_gemma3,
 	&wf_arch_glm4,
 	&wf_arch_gpt2,
+	&wf_arch_gpt_oss,
 	&wf_arch_gptneox,
 	&wf_arch_olmo2,
 	&wf_arch_opt,
