@@ -16,6 +16,7 @@ const wf_arch *const wf_archs[] = {
 	&wf_arch_llama,
 	&wf_arch_bloom,
 	&wf_arch_chatglm,
+	&wf_arch_deepseek2,
 	&wf_arch_falcon,
 	&wf_arch_gemma2,
 	&wf_arch_gemma3,
