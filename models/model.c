@@ -30,6 +30,7 @@ const wf_arch *const wf_archs[] = {
 	&wf_arch_qwen2,
 	&wf_arch_qwen3,
 	&wf_arch_qwen3moe,
+	&wf_arch_stablelm,
 	&wf_arch_starcoder2,
 	NULL
 };
