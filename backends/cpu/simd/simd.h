@@ -88,6 +88,12 @@ static const uint8_t iq4_table[16] __attribute__((aligned(16), unused)) = {
  * reduce         lane i: the sum of a[i] */
 
 #if defined __SSE2__ && !defined ISA_avx512
+/* Gcc gathers a block's integer sums into one long one, and spills every term until then. */
+ALWAYS vi settled(vi v)
+{
+	__asm__("" : "+x"(v));
+	return v;
+}
 ALWAYS float max4(__m128 v)
 {
 	v = _mm_max_ps(v, _mm_movehl_ps(v, v));
@@ -182,11 +188,11 @@ ALWAYS vi dot4(vi acc, vb w, vi x, bool wide)
 
 	/* vpmaddubsw saturates at 255 * 127 * 2: full bytes go as 16-bit halves */
 	if (!wide)
-		return acc + (vi)_mm256_madd_epi16(_mm256_maddubs_epi16(a, b), ones);
+		return settled(acc + (vi)_mm256_madd_epi16(_mm256_maddubs_epi16(a, b), ones));
 	__m256i even = _mm256_madd_epi16(_mm256_and_si256(a, _mm256_set1_epi16(255)),
 			_mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8));
 	__m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(a, 8), _mm256_srai_epi16(b, 8));
-	return acc + (vi)even + (vi)odd;
+	return settled(acc + ((vi)even + (vi)odd));
 }
 ALWAYS vb lookup(vb v)
 {
@@ -221,7 +227,7 @@ ALWAYS vi dot4(vi acc, vb w, vi x, bool wide)
 	__m128i odd = _mm_madd_epi16(_mm_srli_epi16(a, 8), _mm_srai_epi16(b, 8));
 
 	(void)wide;
-	return acc + (vi)even + (vi)odd;
+	return settled(acc + ((vi)even + (vi)odd));
 }
 #else
 ALWAYS vf vmax(vf a, vf b) { return choose(a > b, a, b); }
