@@ -14,12 +14,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 
 	if ((config_from_json(arena, &err, (const char *)data, bytes, NULL, &m.config, &m.arch) < 0) != err.set)
 		abort();
+	if (!err.set && m.config.nlayer <= 8 && (wf_model_graph(&m, arena, &err) == NULL) != err.set)
+		abort();
 	if (!err.set)
 		config_generation(&m.config, &err, (const char *)data, bytes);
-	err.set = false;
-	if (m.arch && m.config.arch && m.config.nlayer <= 8)
-		if ((wf_model_graph(&m, arena, &err) == NULL) != err.set)
-			abort();
 	wf_arena_free(arena);
 	return 0;
 }
