@@ -246,17 +246,24 @@ static double parameters(const wf_plan *plan)
 	return n;
 }
 
+static const char *name_of(const struct planner *p)
+{
+	return p->s->model ? p->s->model->path : p->o->graph;
+}
+
 static void print_text(const struct planner *p)
 {
-	const wf_config *c = &p->s->model->config;
+	const wf_model *m = p->s->model;
 	const wf_plan *plan = p->s->plan;
 	char n[32];
 
-	printf("%s%s%s  %s, %lld layers of %lld, %s parameters\n", style(stdout, "1"), c->name ? c->name : p->s->model->path,
-		style(stdout, "0"), plan->g->name, (long long)c->nlayer, (long long)c->dim, count_text(parameters(plan), n));
-	printf("%d kernels; batch %lld, context %lld each", plan->nkernel, (long long)p->batch, (long long)p->ctx);
-	if (c->ctx > 0 && p->ctx > c->ctx)
-		printf(" (trained for %lld)", (long long)c->ctx);
+	printf("%s%s%s  %s", style(stdout, "1"), m && m->config.name ? m->config.name : name_of(p), style(stdout, "0"), plan->g->name);
+	if (m)
+		printf(", %lld layers of %lld", (long long)m->config.nlayer, (long long)m->config.dim);
+	printf(", %s parameters\n%d kernels; batch %lld, context %lld each", count_text(parameters(plan), n), plan->nkernel,
+		(long long)p->batch, (long long)p->ctx);
+	if (m && m->config.ctx > 0 && p->ctx > m->config.ctx)
+		printf(" (trained for %lld)", (long long)m->config.ctx);
 	printf(", steps of %lld tokens, activations %s\n", (long long)p->step, wf_dtypes[plan->g->act].name);
 	print_memory(p);
 	print_speed(p);
@@ -276,7 +283,7 @@ static void print_json(const struct planner *p)
 {
 	const struct account *a = &p->a;
 	json_t *doc = json_pack("{s:s, s:f, s:I, s:I, s:I, s:i, s:{s:o, s:f, s:I, s:f, s:I, s:f, s:f, s:f}}",
-		"model", p->s->model->path, "parameters", parameters(p->s->plan), "batch", (json_int_t)p->batch,
+		"model", name_of(p), "parameters", parameters(p->s->plan), "batch", (json_int_t)p->batch,
 		"ctx", (json_int_t)p->ctx, "step", (json_int_t)p->step, "kernels", p->s->plan->nkernel,
 		"memory", "weights", json_weights(a), "activations", a->activations,
 		"activations_lower_bound", (json_int_t)p->s->plan->live_bytes, "kv", a->kv, "kv_pages", (json_int_t)a->npage,

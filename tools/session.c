@@ -70,14 +70,25 @@ static int set_types(struct session *s)
 {
 	bool exact = s->o->command == COMMAND_verify;
 	wf_dtype act = s->backend ? s->backend->act : WF_F16;
+	wf_model *m = s->model;
 
 	/* a backend that prefers f32 keeps activations as nothing else; --act then chooses what products read */
 	if (act != WF_F32 && type_option(s, "--act", s->o->act, exact ? WF_F32 : act, &act))
 		return -1;
-	s->model->act = act;
-	if (type_option(s, "--cache-type", s->o->kvtype, exact ? WF_F32 : WF_F16, &s->model->kvtype))
+	s->act = act;
+	if (type_option(s, "--cache-type", s->o->kvtype, exact ? WF_F32 : WF_F16, &s->kvtype))
 		return -1;
-	return s->model->weights ? 0 : type_option(s, "--wtype", s->o->wtype, s->model->config.dtype, &s->model->config.dtype);
+	if (!m)
+		return 0;
+	m->act = s->act;
+	m->kvtype = s->kvtype;
+	return m->weights ? 0 : type_option(s, "--wtype", s->o->wtype, m->config.dtype, &m->config.dtype);
+}
+
+/* A dump says all there is to say, unless it is to run. */
+static bool needs_model(const struct options *o)
+{
+	return !o->graph || (o->command != COMMAND_dump && o->command != COMMAND_explain && o->command != COMMAND_plan);
 }
 
 int session_model(struct session *s, int flags)
@@ -91,6 +102,8 @@ int session_model(struct session *s, int flags)
 		wf_fail(&s->err, "unexpected argument '%s'", o->arg[o->model ? 0 : 1]);
 		return -1;
 	}
+	if (!path && !needs_model(o))
+		return open_backend(s) || set_types(s) ? -1 : 0;
 	if (!path)
 		return wf_fail(&s->err, "expected a model: -m PATH, or WEFT_MODEL in the environment");
 	if (o->arch && ends_in(o->arch, ".so") && !(arch = wf_arch_load(&s->err, o->arch)))
@@ -106,46 +119,68 @@ int session_model(struct session *s, int flags)
 
 /* ---- the plan ---- */
 
+static const wf_weights *made_weights(struct session *s, wf_graph *g)
+{
+	return wf_random_weights(g, s->arena, s->o->seed < 0 ? 0 : (uint64_t)s->o->seed);
+}
+
 static wf_graph *build_graph(struct session *s)
 {
 	wf_graph *g = wf_model_graph(s->model, s->arena, &s->err);
 
 	if (g && s->o->random_weights && s->backend == &wf_backend_cpu)
-		g->weights = wf_random_weights(g, s->arena, s->o->seed < 0 ? 0 : (uint64_t)s->o->seed);
+		g->weights = made_weights(s, g);
 	return g && !wf_failed(g) ? g : NULL;
 }
 
-/* A dump read back: the passes that are left run on it. */
+static bool executes(const struct options *o)
+{
+	return o->command != COMMAND_dump && o->command != COMMAND_explain;
+}
+
+/* What passes are left run on a dump.  Its bounds hold, unless it is to run and nothing is placed yet. */
+static int go_on(struct session *s, wf_plan *plan, const struct wf_plan_opt *opt)
+{
+	struct wf_plan_opt was = plan->opt;
+
+	plan->rules = wf_rules;
+	plan->backend = s->backend;
+	plan->opt = *opt;
+	if (plan->stage >= PLAN_FUSE || !executes(s->o)) {
+		plan->opt.max_tokens = was.max_tokens;
+		plan->opt.max_seqs = was.max_seqs;
+		plan->opt.max_rows = was.max_rows;
+	}
+	for (int stage = 0; opt->stop_after && stage < plan->stage; stage++)
+		if (!strcmp(opt->stop_after, plan_stage_names[stage]))
+			return wf_fail(&s->err, "%s: the plan is past %s, it stands after %s", s->o->graph, opt->stop_after,
+				plan_stage_names[plan->stage]);
+	s->plan = plan;
+	return graph_verify(plan->g) || plan_verify(plan) || plan_continue(plan) ? -1 : 0;
+}
+
 static int read_graph(struct session *s, const struct wf_plan_opt *opt)
 {
 	size_t len;
-	wf_plan *plan;
+	wf_plan *plan = NULL;
 	char *text = read_path(&s->err, s->o->graph, &len);
 	wf_graph *g = text ? wf_graph_new(s->arena, &s->err, wf_ops) : NULL;
 
 	if (g) {
-		g->weights = s->model->weights;
-		g->act = s->model->act;
-		g->kvtype = s->model->kvtype;
+		g->weights = s->model ? s->model->weights : NULL;
+		g->act = s->act;
+		g->kvtype = s->kvtype;
 	}
 	int result = g ? text_parse(g, text, len, &plan) : -1;
 	free(text);
 	if (result)
 		return -1;
-	if (!plan) {
-		s->plan = wf_plan_build(g, wf_rules, s->backend, opt);
-		return s->plan ? 0 : -1;
-	}
-	plan->rules = wf_rules;
-	plan->backend = s->backend;
-	if (plan->stage < PLAN_FUSE) {
-		plan->opt = *opt;
-	} else {
-		plan->opt.stop_after = opt->stop_after;
-		plan->opt.skip = opt->skip;
-	}
-	s->plan = plan;
-	return graph_verify(g) || plan_verify(plan) || plan_continue(plan) ? -1 : 0;
+	if (s->o->random_weights && s->backend == &wf_backend_cpu && !(g->weights = made_weights(s, g)))
+		return -1;
+	if (plan)
+		return go_on(s, plan, opt);
+	s->plan = wf_plan_build(g, wf_rules, s->backend, opt);
+	return s->plan ? 0 : -1;
 }
 
 int session_plan(struct session *s, const struct wf_sizes *sizes, const char *stop_after)
@@ -206,7 +241,7 @@ int session_runner(struct session *s, const struct wf_sizes *sizes, bool profile
 
 int64_t session_ctx(const struct session *s)
 {
-	int64_t most = s->model->config.ctx, want = s->o->ctx;
+	int64_t most = s->model ? s->model->config.ctx : 0, want = s->o->ctx;
 
 	if (!want)
 		return most > 0 ? most : 4096;

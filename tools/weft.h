@@ -125,6 +125,7 @@ struct session {
 	wf_arena *arena;
 	const wf_backend *backend;            /* NULL: none here, plan only */
 	wf_model *model;                      /* NULL with --graph alone */
+	wf_dtype act, kvtype;                 /* of the graph's values and cache */
 	wf_plan *plan;
 	wf_runner *runner;
 	double open_s, load_s;
