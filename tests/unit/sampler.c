@@ -4,6 +4,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -133,6 +134,13 @@ static void penalties_count_the_window(void **state)
 	wf_sampler_accept(s, 6);     /* 1 has left the window */
 	assert_int_equal(wf_sampler_pick(s, logits), 1);
 	wf_sampler_free(s);
+	how.repeat_last_n = -1;      /* all that came count */
+	s = make(how);
+	wf_sampler_accept(s, 1);
+	for (int i = 0; i < 1000; i++)
+		wf_sampler_accept(s, 6);
+	assert_int_equal(wf_sampler_pick(s, logits), 4);
+	wf_sampler_free(s);
 }
 
 static void presence_and_frequency(void **state)
@@ -194,6 +202,152 @@ static void odd_logits(void **state)
 	wf_sampler_free(s);
 }
 
+/* Pearson's statistic of `draws` picks against the shares `want`; 0 stands for tokens that must not come. */
+static double chi_square(struct wf_sampling how, const float *row, int64_t vocab, const double *want, int draws)
+{
+	wf_error err = {0};
+	wf_sampler *s = wf_sampler_new(&err, &how, vocab);
+	int *seen = calloc((size_t)vocab, sizeof *seen);
+	double sum = 0;
+
+	for (int i = 0; i < draws; i++)
+		seen[wf_sampler_pick(s, row)]++;
+	for (int64_t i = 0; i < vocab; i++) {
+		double expected = want[i] * draws;
+		if (seen[i] && want[i] == 0)
+			fail_msg("token %d drawn %d times, expected never", (int)i, seen[i]);
+		sum += expected > 0 ? (seen[i] - expected) * (seen[i] - expected) / expected : 0;
+	}
+	free(seen);
+	wf_sampler_free(s);
+	return sum;
+}
+
+/* Seven degrees of freedom: above 29.9 once in ten thousand seeds, and the seeds are fixed. */
+static void draws_pass_chi_square(void **state)
+{
+	struct wf_sampling how = plain();
+
+	(void)state;
+	for (how.seed = 0; how.seed < 5; how.seed++) {
+		for (how.temp = 0.5; how.temp < 3; how.temp *= 2) {
+			double want[VOCAB], sum = 0;
+			for (int i = 0; i < VOCAB; i++)
+				sum += want[i] = exp(logits[i] / how.temp);
+			for (int i = 0; i < VOCAB; i++)
+				want[i] /= sum;
+			assert_true(chi_square(how, logits, VOCAB, want, DRAWS) < 29.9);
+		}
+	}
+}
+
+/* A tail longer than the first look, against the same cut worked out by rank. */
+static void large_vocabularies(void **state)
+{
+	enum { LARGE = 2000, STEP = 7, INVERSE = 1143 };       /* STEP * INVERSE is 1 mod LARGE */
+	float *row = malloc(LARGE * sizeof *row);
+	double *want = calloc(LARGE, sizeof *want), total = 0, sum = 0, kept = 0;
+	struct wf_sampling how = plain();
+
+	(void)state;
+	for (int i = 0; i < LARGE; i++)                        /* token i has rank i * STEP mod LARGE */
+		total += exp(row[i] = -0.001f * (float)(i * STEP % LARGE));
+	how.top_p = 0.8;
+	for (int rank = 0, id; rank < LARGE && sum < how.top_p * total; rank++, kept++) {
+		id = rank * INVERSE % LARGE;
+		sum += want[id] = exp(row[id]);
+	}
+	assert_true(kept > 1000 && kept < 1500);
+	for (int i = 0; i < LARGE; i++)
+		want[i] /= sum;
+	/* of mean `kept` and deviation sqrt(2 kept) */
+	assert_true(chi_square(how, row, LARGE, want, DRAWS / 4) < kept + 5 * sqrt(2 * kept));
+	free(row);
+	free(want);
+}
+
+static void ties_go_to_the_lowest(void **state)
+{
+	static const float equal[VOCAB] = {1, 2, 2, 2, 1, 2, 0, 2};
+	struct wf_sampling how = plain();
+	double want[VOCAB] = {0, 0.5, 0.5};
+
+	(void)state;
+	how.top_k = 2;
+	assert_true(chi_square(how, equal, VOCAB, want, 10000) < 15);
+	how.top_k = 1;
+	assert_true(chi_square(how, equal, VOCAB, (double[VOCAB]){0, 1}, 1000) == 0);
+	how.top_k = 0;
+	how.top_p = 0;
+	assert_true(chi_square(how, equal, VOCAB, (double[VOCAB]){0, 1}, 1000) == 0);
+	how.temp = 0;
+	assert_true(chi_square(how, equal, VOCAB, (double[VOCAB]){0, 1}, 10) == 0);
+	how.temp = -1;
+	assert_true(chi_square(how, equal, VOCAB, (double[VOCAB]){0, 1}, 10) == 0);
+}
+
+static void strict_min_p_keeps_the_best(void **state)
+{
+	struct wf_sampling how = plain();
+
+	(void)state;
+	how.min_p = 2;
+	check(how, 1u << 1);
+	how.min_p = 1;
+	check(how, 1u << 1);
+}
+
+/* A NaN neither comes nor shifts what the others get. */
+static void nan_is_no_candidate(void **state)
+{
+	const float row[VOCAB] = {NAN, 1, NAN, 0, -INFINITY, NAN, 1, -NAN};
+	const double e = exp(1), want[VOCAB] = {0, e / (2 * e + 1), 0, 1 / (2 * e + 1), 0, 0, e / (2 * e + 1), 0};
+	struct wf_sampling how = plain();
+
+	(void)state;
+	assert_true(chi_square(how, row, VOCAB, want, DRAWS) < 18);
+	how.top_p = 0.999;
+	how.top_k = 7;
+	assert_true(chi_square(how, row, VOCAB, want, DRAWS) < 18);
+	how.top_p = 0.8;
+	how.top_k = 0;
+	assert_true(chi_square(how, row, VOCAB, (double[VOCAB]){0, 0.5, 0, 0, 0, 0, 0.5}, DRAWS) < 15);
+	how.temp = 0;
+	assert_true(chi_square(how, row, VOCAB, (double[VOCAB]){0, 1}, 10) == 0);
+}
+
+static void infinite_logits(void **state)
+{
+	const float one[VOCAB] = {0, 1, INFINITY, 3}, none[VOCAB] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY,
+		-INFINITY, -INFINITY, -INFINITY};
+	struct wf_sampling how = plain();
+
+	(void)state;
+	assert_true(chi_square(how, one, VOCAB, (double[VOCAB]){0, 0, 1}, 1000) == 0);
+	assert_true(chi_square(how, none, VOCAB, (double[VOCAB]){1}, 100) == 0);
+	how.temp = 0;
+	assert_true(chi_square(how, one, VOCAB, (double[VOCAB]){0, 0, 1}, 10) == 0);
+	assert_true(chi_square(how, none, VOCAB, (double[VOCAB]){1}, 10) == 0);
+	how.temp = 1e-30;
+	assert_true(chi_square(how, logits, VOCAB, (double[VOCAB]){0, 1}, 1000) == 0);
+}
+
+static void accepts_any_id(void **state)
+{
+	struct wf_sampling how = plain();
+	wf_sampler *s;
+
+	(void)state;
+	how.repeat_last_n = 3;
+	how.frequency_penalty = 1;
+	s = make(how);
+	for (int32_t id = -5; id < 1000; id++)
+		wf_sampler_accept(s, id % 50 == 0 ? INT32_MAX : id);
+	assert_in_range(wf_sampler_pick(s, logits), 0, VOCAB - 1);
+	wf_sampler_free(s);
+	wf_sampler_free(NULL);
+}
+
 static void refuses_nonsense(void **state)
 {
 	struct wf_sampling how = plain();
@@ -201,10 +355,13 @@ static void refuses_nonsense(void **state)
 
 	(void)state;
 	assert_null(wf_sampler_new(&err, &how, 0));
-	how.repeat_last_n = -1;
+	how.repeat_last_n = -2;
 	assert_null(wf_sampler_new(&err, &how, VOCAB));
 	how.repeat_last_n = 0;
 	how.repeat_penalty = 0;
+	assert_null(wf_sampler_new(&err, &how, VOCAB));
+	how = plain();
+	how.temp = NAN;
 	assert_null(wf_sampler_new(&err, &how, VOCAB));
 	assert_true(err.set);
 }
@@ -221,6 +378,13 @@ int main(void)
 		cmocka_unit_test(presence_and_frequency),
 		cmocka_unit_test(seeds_repeat),
 		cmocka_unit_test(odd_logits),
+		cmocka_unit_test(draws_pass_chi_square),
+		cmocka_unit_test(large_vocabularies),
+		cmocka_unit_test(ties_go_to_the_lowest),
+		cmocka_unit_test(strict_min_p_keeps_the_best),
+		cmocka_unit_test(nan_is_no_candidate),
+		cmocka_unit_test(infinite_logits),
+		cmocka_unit_test(accepts_any_id),
 		cmocka_unit_test(refuses_nonsense),
 	};
 
