@@ -1,7 +1,9 @@
 # weft: `make` builds ./weft and the libraries, `make demo` answers a prompt with a real model,
 # `make check` runs every test that needs no GPU, `make help` lists the rest.
 
-CC      ?= gcc
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
 SAN     ?=
 PREFIX  ?= /usr/local
 CUDA    ?= $(firstword $(wildcard /usr/local/cuda) $(CUDA_HOME))
@@ -23,7 +25,8 @@ SRC     := $(wildcard graph/*.c ops/*.c backends/*.c backends/cpu/*.c backends/c
              models/*.c models/arch/*.c models/files/*.c models/text/*.c models/engine/*.c)
 TOOLS   := $(filter-out tools/embed.c,$(wildcard tools/*.c))
 CUH     := $(wildcard backends/cuda/*.cuh)
-OBJ     := $(SRC:%.c=$B/%.o) $(foreach i,avx512 avx2 plain,$(SIMD:%.c=$B/%.$i.o)) $B/embedded.o
+ISAS    := $(if $(findstring x86_64,$(LIBDIR)),avx512 avx2) plain
+OBJ     := $(SRC:%.c=$B/%.o) $(foreach i,$(ISAS),$(SIMD:%.c=$B/%.$i.o)) $B/embedded.o
 UNITS   := $(patsubst tests/unit/%.c,$B/tests/%,$(wildcard tests/unit/*.c))
 FUZZERS := $(patsubst tests/fuzz/%.c,$B/fuzz/%,$(wildcard tests/fuzz/*.c))
 
@@ -56,7 +59,7 @@ $B/%.$1.o: %.c
 	@mkdir -p $$(@D)
 	$$(CC) $$(CFLAGS) $(ISA_$1) -ffp-contract=fast -DISA=$1 -DISA_$1 -c -o $$@ $$<
 endef
-$(foreach i,avx512 avx2 plain,$(eval $(call isa,$i)))
+$(foreach i,$(ISAS),$(eval $(call isa,$i)))
 
 $B/embed: tools/embed.c
 	@mkdir -p $(@D)
@@ -72,10 +75,18 @@ $B/tests/%: tests/unit/%.c $B/libweft.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(if $(CUDA),-I$(CUDA)/include -DWF_CUDA) -Itests $(LDFLAGS) -rdynamic -o $@ $< $B/libweft.a $(LIBS) -lcmocka
 
+# The fuzz targets see everything but the backends, compiled with coverage and sanitizers.
+FUZZED  := $(patsubst %.c,$B/fuzz/%.o,$(filter-out backends/%,$(SRC)))
+FUZZCC  := clang -O1 -g -std=c11 -D_GNU_SOURCE -I. -DWF_SANITIZE -fno-sanitize-recover=undefined -MMD -MP
 fuzz: $(FUZZERS)
-$B/fuzz/%: tests/fuzz/%.c $(SRC)
+$B/fuzz/%.o: %.c
 	@mkdir -p $(@D)
-	clang -O1 -g -std=c11 -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -o $@ $< $(FUZZ_$*) $(LIBS)
+	$(FUZZCC) -fsanitize=fuzzer-no-link,address,undefined -c -o $@ $<
+$(FUZZERS): $B/fuzz/%: tests/fuzz/%.c $(FUZZED)
+	$(FUZZCC) -fsanitize=fuzzer,address,undefined -o $@ $^ $(LIBS)
+
+$B/bench_cpu: tests/bench_cpu.c $B/libweft.a
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $B/libweft.a $(LIBS)
 
 tests: $(UNITS)
 
