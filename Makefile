@@ -83,7 +83,7 @@ $B/fuzz/%.o: %.c
 	@mkdir -p $(@D)
 	$(FUZZCC) -fsanitize=fuzzer-no-link,address,undefined -c -o $@ $<
 $(FUZZERS): $B/fuzz/%: tests/fuzz/%.c $(FUZZED)
-	$(FUZZCC) -fsanitize=fuzzer,address,undefined -o $@ $^ $(LIBS)
+	$(FUZZCC) -fsanitize=fuzzer,address,undefined -o $@ $< $(FUZZED) $(LIBS)
 
 $B/bench_cpu: tests/bench_cpu.c $B/libweft.a
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $B/libweft.a $(LIBS)
