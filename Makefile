@@ -76,13 +76,14 @@ $B/tests/%: tests/unit/%.c $B/libweft.a
 	$(CC) $(CFLAGS) $(if $(CUDA),-I$(CUDA)/include -DWF_CUDA) -Itests $(LDFLAGS) -rdynamic -o $@ $< $B/libweft.a $(LIBS) -lcmocka
 
 # The fuzz targets see everything but the backends, compiled with coverage and sanitizers.
-FUZZED  := $(patsubst %.c,$B/fuzz/%.o,$(filter-out backends/%,$(SRC)))
+FUZZED  := $(patsubst %.c,$B/fuzzed/%.o,$(filter-out backends/%,$(SRC)))
 FUZZCC  := clang -O1 -g -std=c11 -D_GNU_SOURCE -I. -DWF_SANITIZE -fno-sanitize-recover=undefined -MMD -MP
 fuzz: $(FUZZERS)
-$B/fuzz/%.o: %.c
+$B/fuzzed/%.o: %.c
 	@mkdir -p $(@D)
 	$(FUZZCC) -fsanitize=fuzzer-no-link,address,undefined -c -o $@ $<
 $(FUZZERS): $B/fuzz/%: tests/fuzz/%.c $(FUZZED)
+	@mkdir -p $(@D)
 	$(FUZZCC) -fsanitize=fuzzer,address,undefined -o $@ $< $(FUZZED) $(LIBS)
 
 $B/bench_cpu: tests/bench_cpu.c $B/libweft.a
