@@ -70,13 +70,13 @@ static void run_tile(struct cpu_exec *e, struct cpu_kernel *k, int id, const uin
 void dot_run(struct cpu_exec *e, struct cpu_kernel *k, int id)
 {
 	int rows = k->dim == 2 ? e->batch->nrow : e->batch->ntoken;
+
+	if (!rows)      /* nobody wants logits of this step */
+		return;
 	int64_t columns = chunk_columns(e, k, rows);
 	int64_t across = (k->N + columns - 1) / columns;
 	int64_t most = e->tile_floats / (columns < k->N ? columns : (k->N + PANEL - 1) / PANEL * PANEL);
 	int down = most < rows ? (int)most : rows;
-
-	if (!rows)
-		return;
 	const uint8_t *x = dot_prepare(e, k, id, rows);
 	int64_t blocks = (rows + down - 1) / down;
 	for (int64_t i; (i = team_next(e->team, across * blocks)) < across * blocks;) {
