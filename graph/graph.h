@@ -536,16 +536,27 @@ struct wf_backend {
 	int (*emit)(const wf_backend *, wf_plan *, wf_error *, const char *arch, const char *dir);
 };
 
+/* How a wanted row's next token is chosen on the device, as the host's sampler would.  draw: the
+ * generator's state (splitmix64) before this draw.  count: tokens to penalise, at most 4096. */
+struct wf_count { int32_t id, n; };
+struct wf_pick {
+	double temp, top_p, min_p, repeat, presence, frequency;
+	int top_k, ncount;
+	uint64_t draw;
+	const struct wf_count *count;         /* [ncount] */
+};
+
 /* One step's batch: the binding set.  Sequences' tokens are adjacent and in order of position.
  * The graph's inputs are bound by name: "tokens", "positions", "rows". */
 struct wf_batch {
 	int ntoken, nseq, nrow;
-	const int32_t *token;                 /* [ntoken] ids: input "tokens" */
+	const int32_t *token;                 /* [ntoken] ids: input "tokens"; below 0: ~row of the step before, its choice */
 	const int32_t *pos;                   /* [ntoken] position in its sequence: "positions" */
 	const int32_t *row;                   /* [nrow] tokens whose logits are wanted: "rows" */
 	const int32_t *seq_start;             /* [nseq + 1] first token of each sequence in this batch */
 	const int32_t *seq_len;               /* [nseq] tokens cached once this step is done */
 	const int32_t *const *page;           /* [nseq * nclass] page numbers: wf_seq_pages() */
+	const struct wf_pick *pick;           /* [nrow]; NULL: no token is chosen */
 };
 
 /* What opening took. */
@@ -555,6 +566,8 @@ struct wf_opened {
 	int compiled, cached;                 /* kernels' programs: made here, found in the cache */
 };
 
+enum { WF_AHEAD = 4 };
+
 struct wf_exec {
 	const wf_backend *backend;
 	wf_plan *plan;
@@ -563,6 +576,9 @@ struct wf_exec {
 	int  (*copy_pages)(wf_exec *, const struct wf_slab_copy *, int n);
 	/* Where output `name` of the last step lies: f32 [rows, last], host memory. */
 	const float *(*output)(wf_exec *, const char *name);
+	/* Tokens the oldest step with picks chose, [its nrow], not asked for before; waits for it and no more.
+	 * At most WF_AHEAD such steps may be unread.  The member is NULL where the backend cannot choose. */
+	const int32_t *(*picked)(wf_exec *);
 	void (*close)(wf_exec *);
 	/* Seconds kernel k took over all steps since the last reset; NULL without profile. */
 	const double *kernel_s;

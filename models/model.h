@@ -364,6 +364,7 @@ struct wf_piece {
 	int n;
 	bool all_rows;                        /* logits of every token, else of the last one */
 	bool no_rows;                         /* no logits at all: a prompt's earlier chunks */
+	const struct wf_pick *pick;           /* choose a token on the device, for each of its rows; all pieces or none */
 };
 
 /* The plan must be complete (placed).  Keeps it; NULL after wf_fail. */
@@ -374,6 +375,10 @@ wf_exec   *wf_runner_exec(wf_runner *);
 /* Run one step.  0; 1 when KV pages are short, nothing changed; -1 after wf_fail.  *logits then holds
  * the wanted rows, piece after piece, [rows, vocab], valid until the next step. */
 int        wf_runner_step(wf_runner *, const struct wf_piece *, int npiece, const float **logits, int *nrow);
+/* With picks a step leaves *logits NULL and does not wait; its tokens are read here, steps in order, at most
+ * WF_AHEAD unread.  A token of the next step may then be ~r: what row r of the step before chose. */
+bool       wf_runner_can_pick(const wf_runner *);
+const int32_t *wf_runner_picked(wf_runner *);         /* [rows]; NULL after wf_fail */
 int64_t    wf_runner_max_tokens(const wf_runner *);   /* in one step, over all pieces */
 
 /* ---- engine/engine.c: continuous batching ------------------------------------------------------------ */

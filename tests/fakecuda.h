@@ -37,6 +37,12 @@ bool fake_fails(const char *call);
 bool fake_is_device(const void *);
 int  fake_launch_named(void *stream, const char *name);
 
+/* And a compiler that makes nothing of anything: for tests of what comes after. */
+static inline bool fake_nvrtc(void)
+{
+	return dlopen("build/fake/libnvrtc.so.13", RTLD_NOW | RTLD_GLOBAL) != NULL;
+}
+
 /* Build and load the stand-in before anything asks for libcuda.so.1, which then is this one; NULL
  * where it cannot be built. */
 static inline struct fake *fake_load(void)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# fakecuda.sh FOLDER - build the stand-in driver as FOLDER/libcuda.so.1 and cuBLASLt beside it; exit 1
-# without the toolkit's headers.
+# fakecuda.sh FOLDER - build the stand-in driver as FOLDER/libcuda.so.1, cuBLASLt and NVRTC beside
+# it; exit 1 without the toolkit's headers.
 set -e
 out=$1
 src=$(dirname "$0")
@@ -19,3 +19,4 @@ build()
 
 build fakecuda.c libcuda.so.1
 build fakeblas.c libcublasLt.so.13 "$out/libcuda.so.1"
+build fakenvrtc.c libnvrtc.so.13

@@ -28,12 +28,21 @@ static int64_t most_pages(const wf_plan *plan, const wf_slab *slab)
 	return pages;
 }
 
+/* Words for penalised tokens: every sequence may have its fill, in reason. */
+static int64_t counts_room(const wf_plan *plan)
+{
+	int64_t rows = plan->opt.max_rows < plan->opt.max_seqs ? plan->opt.max_rows : plan->opt.max_seqs;
+
+	return 2 * TABLE_MAXCOUNT * (rows < 64 ? rows : 64);
+}
+
 size_t bind_bytes(const wf_plan *plan, const wf_slab *slab)
 {
 	int64_t words = 3 * plan->opt.max_tokens + plan->opt.max_rows + 2 * plan->opt.max_seqs + 1 +
-		wf_slab_nclass(slab) * most_pages(plan, slab);
+		wf_slab_nclass(slab) * most_pages(plan, slab) + counts_room(plan);
 
-	return sizeof(struct table) + (size_t)words * 4 + (size_t)(6 + TABLE_MAXCLASS) * 16;
+	return sizeof(struct table) + (size_t)words * 4 + (size_t)(8 + TABLE_MAXCLASS) * 16 +
+		(size_t)plan->opt.max_rows * sizeof(struct table_pick);
 }
 
 int bind_open(struct cuda_exec *e)
@@ -111,6 +120,27 @@ static void pack_seqs(struct packer *p, const wf_batch *b, struct table *t)
 			seq[i] = s;
 }
 
+static int pack_picks(struct packer *p, const wf_batch *b, struct table *t)
+{
+	const int *at;
+	int64_t left = counts_room(p->e->base.plan);
+	struct table_pick *to = (struct table_pick *)(void *)reserve(p, (size_t)b->nrow * sizeof *to / 4, &at);
+
+	for (int r = 0; r < b->nrow; r++) {
+		const struct wf_pick *from = &b->pick[r];
+		to[r] = (struct table_pick){.temp = from->temp, .top_p = from->top_p, .min_p = from->min_p,
+			.repeat = from->repeat, .presence = from->presence, .frequency = from->frequency,
+			.draw = from->draw, .top_k = from->top_k, .ncount = from->ncount};
+		left -= 2 * from->ncount;
+		if (from->ncount > TABLE_MAXCOUNT || left < 0)
+			return wf_fail(p->e->base.err, "cuda: %d tokens to penalise, room for %d", from->ncount, TABLE_MAXCOUNT);
+		pack(p, (const int32_t *)from->count, 2 * (size_t)from->ncount, &to[r].count);
+	}
+	t->pick = (const struct table_pick *)(const void *)at;
+	t->ring = ring_slot(p->e);
+	return 0;
+}
+
 int bind_step(struct cuda_exec *e, const wf_batch *b)
 {
 	struct bind *bind = &e->bind;
@@ -121,7 +151,7 @@ int bind_step(struct cuda_exec *e, const wf_batch *b)
 	if (CU(e->base.err, cuEventSynchronize(bind->sent[turn])))
 		return -1;
 	*t = (struct table){.ntoken = b->ntoken, .nseq = b->nseq, .nrow = b->nrow,
-		.page_tokens = wf_slab_page_tokens(e->opt.slab)};
+		.page_tokens = wf_slab_page_tokens(e->opt.slab), .chosen = (const int *)(uintptr_t)e->memory.chosen};
 	p.at = (p.at + 15) / 16 * 16;
 	pack(&p, b->token, (size_t)b->ntoken, &t->token);
 	pack(&p, b->pos, (size_t)b->ntoken, &t->pos);
@@ -132,6 +162,8 @@ int bind_step(struct cuda_exec *e, const wf_batch *b)
 	for (int c = 0; c < wf_slab_nclass(e->opt.slab); c++)
 		if (pack_pages(&p, b, c, t))
 			return -1;
+	if (b->pick && pack_picks(&p, b, t))
+		return -1;
 	return CU(e->base.err, cuMemcpyHtoDAsync(e->memory.table, p.host, p.at, e->stream)) ||
 		CU(e->base.err, cuEventRecord(bind->sent[turn], e->stream)) ? -1 : 0;
 }

@@ -106,7 +106,8 @@ enum page_source {
 	PAGE_KV,                              /* bytes from a page's start to the cache node's layer */
 	PAGE_ROWS, PAGE_PRODUCT,              /* scratch: rows made ready for a product; its bare result */
 	PAGE_UNPACKED,                        /* scratch: a quantised weight as plain numbers */
-	PAGE_PARTS, PAGE_COUNTERS             /* scratch: parts of a split sum; words that start at zero */
+	PAGE_PARTS, PAGE_COUNTERS,            /* scratch: parts of a split sum; words that start at zero */
+	PAGE_CHOSEN                           /* the tokens a step chose, for the next one */
 };
 
 struct page_arg {
@@ -226,6 +227,9 @@ struct pages {
 	struct kernel_pages *kernel;          /* [plan->nkernel]; equal groups share their variants */
 	struct cuda_program *program;
 	int nprogram;
+	int head;                             /* the kernel whose output "logits" is chosen from; -1 none */
+	struct emit_launch pick;
+	int pick_program;
 };
 
 int  pages_make(wf_error *, wf_arena *, const struct emit_opt *, const wf_plan *, struct pages *);
@@ -353,7 +357,7 @@ struct memory {
 	struct load_item *item;               /* the same, ascending */
 	int nitem;
 	CUdeviceptr *output;                  /* [nout] f32, at the plan's bounds */
-	CUdeviceptr rows, product, unpacked, parts, counters, workspace, table;
+	CUdeviceptr rows, product, unpacked, parts, counters, chosen, workspace, table;
 	size_t counter_bytes, table_bytes;
 	CUdeviceptr kv_base[TABLE_MAXCLASS];
 };
@@ -363,6 +367,13 @@ struct bind {
 	char *host[2];                        /* pinned; in turn, so that the next step's need not wait */
 	CUevent sent[2];
 	int turn;
+};
+
+/* ring.c: chosen tokens on their way to the host. */
+struct ring {
+	int *token;                           /* pinned [WF_AHEAD][max rows] */
+	CUevent done[WF_AHEAD];
+	int64_t asked, read;                  /* steps */
 };
 
 enum { CUDA_MAXBUCKET = 12, CUDA_WORKSPACE = 32 << 20 };
@@ -378,6 +389,7 @@ struct cuda_exec {
 	struct cuda_module { CUmodule module; CUfunction function; unsigned smem; } *module;  /* [pages.nprogram] */
 	struct memory memory;
 	struct bind bind;
+	struct ring ring;
 	struct blas *blas;
 	struct bucket { int64_t n; CUgraphExec graph; } bucket[CUDA_MAXBUCKET];
 	int nbucket;
@@ -396,6 +408,11 @@ uint64_t memory_resolve(const struct cuda_exec *, const wf_kernel *, const struc
 int  bind_open(struct cuda_exec *);
 void bind_close(struct cuda_exec *);
 int  bind_step(struct cuda_exec *, const wf_batch *);
+int  ring_open(struct cuda_exec *);
+void ring_close(struct cuda_exec *);
+int *ring_slot(const struct cuda_exec *);             /* where the step to come leaves its tokens */
+int  ring_sent(struct cuda_exec *);                   /* it is queued */
+const int32_t *ring_read(struct cuda_exec *);
 size_t bind_bytes(const wf_plan *, const wf_slab *);
 /* launch.c: kernels one by one, or a whole bucket as a graph. */
 int  launch_open(struct cuda_exec *);

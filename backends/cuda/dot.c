@@ -352,15 +352,15 @@ static void map8(struct dot *d, const wf_tensor *t, int i, bool has_token)
 
 static const char *row_index(struct dot *d, const wf_tensor *ids)
 {
-	const char *field = ids->op != &wf_op_input ? NULL : !strcmp(ids->name, "rows") ? "row" :
-		!strcmp(ids->name, "tokens") ? "token" : NULL;
+	const char *at = ids->op != &wf_op_input ? NULL : !strcmp(ids->name, "rows") ? "p.table->row[token]" :
+		!strcmp(ids->name, "tokens") ? "token_at(*p.table, token)" : NULL;
 
-	if (!field) {
+	if (!at) {
 		refuse(d, "rows picked by a computed number");
 		return "token";
 	}
 	page_pointer(d->page, PAGE_TABLE, NULL, "const struct table *", "table");
-	return page_format(d->page, "p.table->%s[token]", field);
+	return at;
 }
 
 static void add_x8(struct dot *d, const struct feed *f)

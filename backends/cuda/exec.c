@@ -42,10 +42,19 @@ static int step(wf_exec *exec, const wf_batch *b)
 	e->bound[0] = b->ntoken;
 	e->bound[1] = b->nseq;
 	e->bound[2] = b->nrow;
-	if (bind_step(e, b) || launch_step(e, b))
+	if (b->pick && e->ring.asked - e->ring.read == WF_AHEAD)
+		return wf_fail(exec->err, "cuda: the tokens of %d steps are unread", WF_AHEAD);
+	if (bind_step(e, b) || launch_step(e, b) || (b->pick && ring_sent(e)))
 		return -1;
 	exec->steps++;
 	return 0;
+}
+
+static const int32_t *picked(wf_exec *exec)
+{
+	struct cuda_exec *e = (struct cuda_exec *)exec;
+
+	return CU(exec->err, cuCtxSetCurrent(e->context)) ? NULL : ring_read(e);
 }
 
 static int copy_pages(wf_exec *exec, const struct wf_slab_copy *copy, int n)
@@ -117,6 +126,7 @@ static void close_exec(wf_exec *exec)
 		cuda_driver.cuStreamSynchronize(e->stream);
 	launch_close(e);
 	bind_close(e);
+	ring_close(e);
 	memory_close(e);
 	if (e->out_pinned)
 		cuda_driver.cuMemFreeHost(e->out);
@@ -196,7 +206,7 @@ static int open_all(struct cuda_exec *e)
 	if (e->opt.cache && !cache)
 		return -1;
 	plan_bounds(e->base.plan);
-	int failed = open_device(e) || build_pages(e, cache) || memory_open(e) || bind_open(e) || open_output(e) ||
+	int failed = open_device(e) || build_pages(e, cache) || memory_open(e) || bind_open(e) || ring_open(e) || open_output(e) ||
 		load(e, cache) || bind_nothing(e) || launch_open(e);
 	cache_close(cache);
 	return failed ? -1 : 0;
@@ -220,6 +230,7 @@ wf_exec *cuda_open(const wf_backend *backend, wf_plan *plan, wf_error *err, cons
 		close_exec(&e->base);
 		return NULL;
 	}
+	e->base.picked = e->pages.head < 0 ? NULL : picked;
 	return &e->base;
 }
 

@@ -74,6 +74,14 @@ static int run_kernel(struct cuda_exec *e, int k, const int64_t bound[3], bool s
 	return 0;
 }
 
+static int run_pick(struct cuda_exec *e, const int64_t bound[3])
+{
+	const struct pages *p = &e->pages;
+
+	return p->head < 0 || !bound[2] ? 0 :
+		launch_page(e, &e->base.plan->kernel[p->head], &p->pick, p->pick_program, bound[2]);
+}
+
 static int run_all(struct cuda_exec *e, const int64_t bound[3], bool single)
 {
 	if (e->mark && CU(e->base.err, cuEventRecord(e->mark[0], e->stream)))
@@ -84,7 +92,7 @@ static int run_all(struct cuda_exec *e, const int64_t bound[3], bool single)
 		if (e->mark && CU(e->base.err, cuEventRecord(e->mark[k + 1], e->stream)))
 			return -1;
 	}
-	return 0;
+	return run_pick(e, bound);
 }
 
 static int read_marks(struct cuda_exec *e)
@@ -185,7 +193,7 @@ static int load_functions(struct cuda_exec *e)
 				if (v->program[j] >= 0 && load_function(e, v->program[j], &v->work.launch[j]))
 					return -1;
 		}
-	return 0;
+	return e->pages.head < 0 ? 0 : load_function(e, e->pages.pick_program, &e->pages.pick);
 }
 
 static int open_marks(struct cuda_exec *e)

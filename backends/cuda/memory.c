@@ -91,6 +91,7 @@ static int lay_out_work(struct cuda_exec *e)
 	m->parts = take(&at, n.parts);
 	m->counter_bytes = n.counters;
 	m->counters = take(&at, n.counters);
+	m->chosen = take(&at, (size_t)plan->opt.max_rows * 4);
 	m->workspace = n.library ? take(&at, CUDA_WORKSPACE) : 0;
 	m->table_bytes = bind_bytes(plan, e->opt.slab);
 	m->table = take(&at, m->table_bytes);
@@ -145,6 +146,7 @@ static int allocate(struct cuda_exec *e)
 	m->unpacked += m->work;
 	m->parts += m->work;
 	m->counters += m->work;
+	m->chosen += m->work;
 	m->workspace = m->workspace ? m->workspace + m->work : 0;
 	m->table += m->work;
 	return CU(e->base.err, cuMemsetD8Async(m->table, 0, m->table_bytes, e->stream)) ||
@@ -204,6 +206,7 @@ uint64_t memory_resolve(const struct cuda_exec *e, const wf_kernel *kernel, cons
 	case PAGE_UNPACKED: return m->unpacked;
 	case PAGE_PARTS:    return m->parts;
 	case PAGE_COUNTERS: return m->counters;
+	case PAGE_CHOSEN:   return m->chosen;
 	}
 	return 0;
 }

@@ -99,6 +99,34 @@ static int make_variants(struct maker *m, const wf_kernel *kernel, struct kernel
 	return 0;
 }
 
+/* The kernel that chooses tokens, where there are logits of a size it knows. */
+static int make_pick(struct maker *m)
+{
+	const wf_plan *plan = m->plan;
+	struct emit_launch *l = &m->out->pick;
+	const wf_tensor *logits = NULL;
+	struct page p;
+
+	m->out->head = -1;
+	for (int i = 0; i < plan->g->nout; i++)
+		if (!strcmp(plan->g->out[i].name, "logits"))
+			logits = plan->g->out[i].t;
+	if (!logits || logits->dim[0] != WF_R || plan->value[logits->id].alias || wf_last(logits) > 1 << 20)
+		return 0;
+	m->out->head = plan->value[logits->id].kernel;
+	page_open(&p, m->arena, plan, &plan->kernel[m->out->head]);
+	page_define(&p, "VOCAB", "%lld", (long long)wf_last(logits));
+	page_define(&p, "ARGS", "1");
+	page_pointer(&p, PAGE_TABLE, NULL, "const struct table *", "table");
+	page_pointer(&p, PAGE_VALUE, logits, "float *", "logits");
+	page_pointer(&p, PAGE_CHOSEN, NULL, "int *", "chosen");
+	*l = (struct emit_launch){.name = "pick", .function = "pick", .threads = 1024, .grid_y = 1, .weight = 4,
+		.narg = p.narg, .source = page_done(&p, m->err, "pick: the next tokens", "pick.cuh")};
+	memcpy(l->arg, p.arg, sizeof p.arg[0] * (size_t)p.narg);
+	m->out->pick_program = l->source ? find_program(m, l) : -1;
+	return m->out->pick_program < 0 ? -1 : 0;
+}
+
 int pages_make(wf_error *err, wf_arena *arena, const struct emit_opt *opt, const wf_plan *plan, struct pages *out)
 {
 	struct maker m = {.err = err, .arena = arena, .opt = opt, .plan = plan, .out = out};
@@ -113,7 +141,7 @@ int pages_make(wf_error *err, wf_arena *arena, const struct emit_opt *opt, const
 		else if (make_variants(&m, &plan->kernel[k], &out->kernel[k]))
 			return -1;
 	}
-	return 0;
+	return make_pick(&m);
 }
 
 const struct variant *pages_pick(const struct kernel_pages *k, int64_t rows, bool single)

@@ -207,21 +207,21 @@ static void do_take(struct rows *r, const wf_tensor *t)
 	struct page *p = r->page;
 	const wf_tensor *table = t->in[0], *ids = t->in[1];
 	bool quantised = wf_dtypes[table->dtype].block > 1;
-	const char *field = ids->op != &wf_op_input ? NULL : !strcmp(ids->name, "rows") ? "row" :
-		!strcmp(ids->name, "tokens") ? "token" : NULL;
+	const char *at = ids->op != &wf_op_input ? NULL : !strcmp(ids->name, "rows") ? "p.table->row[r.t]" :
+		!strcmp(ids->name, "tokens") ? "token_at(*p.table, r.t)" : NULL;
 	long long n = row_length(t);
 
-	if (!field || ours(r, table) || (quantised && r->width != 8)) {
+	if (!at || ours(r, table) || (quantised && r->width != 8)) {
 		refuse(r, "rows picked in a way it cannot follow");
 		return;
 	}
 	page_pointer(p, PAGE_TABLE, NULL, "const struct table *", "table");
 	const char *pointer = quantised ? page_pointer(p, PAGE_CONSTANT, table, "const byte *", "rows") : page_value(p, table);
 	if (quantised)
-		page_add(p, "\tweights8(p.%s + (size_t)p.table->%s[r.t] * %zu, i, *(float (*)[8])v, (%s *)0);\n", pointer, field,
+		page_add(p, "\tweights8(p.%s + (size_t)%s * %zu, i, *(float (*)[8])v, (%s *)0);\n", pointer, at,
 			wf_row_bytes(table->dtype, n), page_type(p, table));
 	else
-		page_add(p, "\tload_run(p.%s + (size_t)p.table->%s[r.t] * %lld + i, v);\n", pointer, field, n);
+		page_add(p, "\tload_run(p.%s + (size_t)%s * %lld + i, v);\n", pointer, at, n);
 }
 
 static void do_move(struct rows *r, const wf_tensor *t)

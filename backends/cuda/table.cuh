@@ -5,12 +5,20 @@
 #ifndef TABLE_CUH
 #define TABLE_CUH
 
-enum { TABLE_MAXCLASS = 8 };
+enum { TABLE_MAXCLASS = 8, TABLE_MAXCOUNT = 4096 };
+
+/* How a wanted row's next token is chosen: graph.h's wf_pick. */
+struct table_pick {
+	double temp, top_p, min_p, repeat, presence, frequency;
+	unsigned long long draw;      /* splitmix64's state before this draw */
+	int top_k, ncount;
+	const int *count;             /* [ncount][2] token, times it stands in the window */
+};
 
 struct table {
 	int ntoken, nseq, nrow;
 	int page_tokens;
-	const int *token;             /* [ntoken] ids */
+	const int *token;             /* [ntoken] ids; below 0: ~row whose token the step before chose */
 	const int *pos;               /* [ntoken] position in its sequence */
 	const int *seq;               /* [ntoken] its sequence in this batch */
 	const int *row;               /* [nrow] tokens whose logits are wanted */
@@ -22,9 +30,18 @@ struct table {
 		unsigned long long bytes;     /* of a page, all layers */
 		int stride;
 	} kv[TABLE_MAXCLASS];
+	const int *chosen;            /* [rows] of the step before */
+	const struct table_pick *pick;        /* [nrow]; NULL: no token is chosen */
+	int *ring;                    /* [nrow] where the host reads this step's tokens */
 };
 
 #ifdef __CUDACC__
+__device__ inline int token_at(const struct table &t, int i)
+{
+	int id = t.token[i];
+	return id < 0 ? t.chosen[~id] : id;
+}
+
 __device__ inline unsigned char *page_at(const struct table &t, int cls, int seq, int block)
 {
 	const auto &kv = t.kv[cls];

@@ -14,6 +14,8 @@ struct wf_runner {
 	int32_t *token, *pos, *row, *seq_start, *seq_len;
 	const int32_t **page;
 	struct wf_slab_copy *copy;            /* [max seqs * classes] */
+	struct wf_pick *pick;                 /* [max rows] */
+	int chosen;                           /* rows of the step before, when it chose tokens */
 };
 
 enum { PAGE_TOKENS = 64 };
@@ -45,7 +47,8 @@ static int make_arrays(wf_runner *r)
 	r->seq_len = calloc(most->max_seqs, sizeof *r->seq_len);
 	r->page = calloc(most->max_seqs * nclass, sizeof *r->page);
 	r->copy = calloc(most->max_seqs * nclass, sizeof *r->copy);
-	if (!r->token || !r->pos || !r->row || !r->seq_start || !r->seq_len || !r->page || !r->copy)
+	r->pick = calloc(most->max_rows, sizeof *r->pick);
+	if (!r->token || !r->pos || !r->row || !r->seq_start || !r->seq_len || !r->page || !r->copy || !r->pick)
 		return wf_fail(r->err, "runner: out of memory");
 	return 0;
 }
@@ -105,6 +108,7 @@ void wf_runner_free(wf_runner *r)
 	free(r->seq_len);
 	free(r->page);
 	free(r->copy);
+	free(r->pick);
 	free(r);
 }
 
@@ -139,9 +143,12 @@ static int check_pieces(wf_runner *r, const struct wf_piece *piece, int n)
 		tokens += piece[i].n;
 		rows += rows_of(&piece[i]);
 		for (int k = 0; k < piece[i].n; k++)
-			if (piece[i].token[k] < 0 || piece[i].token[k] >= r->ids)
+			if (piece[i].token[k] < -r->chosen || piece[i].token[k] >= r->ids)
 				return wf_fail(r->err, "step: token id %d, expected 0 to %lld", piece[i].token[k], (long long)r->ids - 1);
 	}
+	for (int i = 0; i < n; i++)
+		if (!piece[i].pick != !piece[0].pick || (piece[i].pick && !r->exec->picked))
+			return wf_fail(r->err, "step: every piece chooses a token, or none, where the backend can");
 	if (n < 1 || n > most->max_seqs || tokens > most->max_tokens || rows > most->max_rows)
 		return wf_fail(r->err, "step: %d sequences, %lld tokens, %lld rows; the plan takes up to %lld, %lld, %lld",
 			n, (long long)tokens, (long long)rows, (long long)most->max_seqs,
@@ -181,14 +188,18 @@ static void bind(wf_runner *r, const struct wf_piece *piece, int n, wf_batch *b)
 		r->seq_len[i] = (int32_t)len;
 		for (int c = 0; c < nclass; c++)
 			r->page[i * nclass + c] = wf_seq_pages(piece[i].seq, c, &npages);
-		for (int k = rows_of(&piece[i]); k > 0; k--)
+		for (int k = rows_of(&piece[i]); k > 0; k--) {
+			if (piece[i].pick)
+				r->pick[b->nrow] = *piece[i].pick;
 			r->row[b->nrow++] = b->ntoken + piece[i].n - k;
+		}
 		for (int k = 0; k < piece[i].n; k++) {
 			r->token[b->ntoken] = piece[i].token[k];
 			r->pos[b->ntoken++] = (int32_t)(len - piece[i].n + k);
 		}
 	}
 	r->seq_start[n] = b->ntoken;
+	b->pick = piece[0].pick ? r->pick : NULL;
 }
 
 int wf_runner_step(wf_runner *r, const struct wf_piece *piece, int n, const float **logits, int *nrow)
@@ -204,6 +215,20 @@ int wf_runner_step(wf_runner *r, const struct wf_piece *piece, int n, const floa
 	if ((ncopy && r->exec->copy_pages(r->exec, r->copy, ncopy)) || r->exec->step(r->exec, &batch))
 		return -1;
 	*nrow = batch.nrow;
+	*logits = NULL;
+	r->chosen = batch.pick ? batch.nrow : 0;
+	if (batch.pick)
+		return 0;
 	*logits = batch.nrow ? r->exec->output(r->exec, "logits") : NULL;
 	return batch.nrow && !*logits ? wf_fail(r->err, "step: the graph has no output named logits") : 0;
+}
+
+bool wf_runner_can_pick(const wf_runner *r)
+{
+	return r->exec->picked != NULL;
+}
+
+const int32_t *wf_runner_picked(wf_runner *r)
+{
+	return r->exec->picked(r->exec);
 }

@@ -13,14 +13,10 @@
 
 static const struct shape small = {.dim = 64, .nlayer = 2, .nhead = 4, .nkv = 2, .hdim = 16, .ffn = 96, .vocab = 128};
 static struct fake *fake;
-static const char cache[] = "build/fake/kernels";    /* kept: compiling takes longer than all else here */
 
 static bool can_run(void)
 {
-	struct cuda_key key;
-	wf_error err = {0};
-
-	return fake && !nvrtc_key(&err, &(struct cuda_build_opt){.arch = "sm_90a"}, "", &key);
+	return fake != NULL;
 }
 
 static int open_side(struct side *a, int seqs, struct wf_exec_opt exec)
@@ -33,7 +29,6 @@ static int open_side(struct side *a, int seqs, struct wf_exec_opt exec)
 		.max_rows = seqs, .verify = true});
 	if (!a->plan)
 		return -1;
-	exec.cache = cache;
 	a->runner = wf_runner_new(&a->err, a->plan, &(struct wf_runner_opt){.ctx = 1024, .exec = exec});
 	return a->runner ? 0 : -1;
 }
@@ -96,8 +91,8 @@ static void three_device_allocations(void **state)
 	fake->allocations = 0;
 	if (open_side(&a, 1, (struct wf_exec_opt){.threads = 2}))
 		fail_msg("%s", a.err.text);
-	/* weights, work, KV; pinned: two tables, one output, one ring while loading */
-	assert_int_equal(fake->allocations, 3 + 4);
+	/* weights, work, KV; pinned: two tables, an output, chosen tokens, a ring while loading */
+	assert_int_equal(fake->allocations, 3 + 5);
 	side_close(&a);
 	assert_int_equal(fake->live, 0);
 }
@@ -148,7 +143,8 @@ static void graph_holds_the_plan(void **state)
 	make_seqs(&a, seq, 1);
 	fake->nlaunch = 0;
 	assert_int_equal(step(&a, seq, 1, 1), 0);
-	assert_int_equal(fake->nlaunch, a.plan->nkernel);
+	assert_int_equal(fake->nlaunch, a.plan->nkernel + 1);
+	assert_string_equal(fake->launch[a.plan->nkernel].name, "pick");
 	assert_int_equal(a.plan->nkernel, 1 + 5 * 2 + 1);
 	assert_string_equal(fake->launch[0].name, "rows");
 	assert_string_equal(fake->launch[1].name, "gemv");
@@ -156,6 +152,43 @@ static void graph_holds_the_plan(void **state)
 	for (int i = 0; i < fake->nlaunch; i++)
 		assert_true(fake->launch[i].dependent);
 	side_close(&a);
+}
+
+/* Two steps are queued before the first one's choice is read; the second refers to it. */
+static void host_runs_ahead(void **state)
+{
+	static const int32_t token[] = {5}, chosen[] = {~0};
+	const struct wf_pick greedy = {.temp = 0};
+	struct side a;
+	wf_seq *seq[1];
+	const float *logits;
+	int nrow;
+
+	(void)state;
+	if (!can_run())
+		skip();
+	if (open_side(&a, 1, (struct wf_exec_opt){.threads = 2}))
+		fail_msg("%s", a.err.text);
+	make_seqs(&a, seq, 1);
+	struct wf_piece piece = {.seq = seq[0], .token = token, .n = 1, .pick = &greedy};
+	assert_int_equal(wf_runner_step(a.runner, &piece, 1, &logits, &nrow), 0);
+	assert_null(logits);
+	piece.token = chosen;
+	assert_int_equal(wf_runner_step(a.runner, &piece, 1, &logits, &nrow), 0);
+	const struct cuda_exec *e = (const struct cuda_exec *)wf_runner_exec(a.runner);
+	const struct table *t = (const struct table *)(uintptr_t)e->memory.table;
+	assert_int_equal(t->token[0], ~0);
+	assert_non_null(t->pick);
+	assert_true(t->pick[0].temp == 0);
+	assert_ptr_equal(t->ring, e->ring.token + 1);
+	e->ring.token[0] = 17;
+	e->ring.token[1] = 18;
+	assert_int_equal(*wf_runner_picked(a.runner), 17);
+	assert_int_equal(*wf_runner_picked(a.runner), 18);
+	piece.token = (const int32_t[]){~1};
+	assert_int_equal(wf_runner_step(a.runner, &piece, 1, &logits, &nrow), -1);
+	side_close(&a);
+	assert_int_equal(fake->live, 0);
 }
 
 static void too_little_memory_is_told(void **state)
@@ -203,7 +236,7 @@ static void every_call_can_fail(void **state)
 	(void)state;
 	if (!can_run())
 		skip();
-	for (int n = 1;; n += 1 + n / 40) {
+	for (int n = 1;; n++) {
 		struct side a;
 		wf_seq *seq[1];
 		fake->calls = 0;
@@ -233,12 +266,15 @@ int main(void)
 		cmocka_unit_test(step_allocates_nothing),
 		cmocka_unit_test(three_device_allocations),
 		cmocka_unit_test(table_says_the_batch),
+		cmocka_unit_test(host_runs_ahead),
 		cmocka_unit_test(too_little_memory_is_told),
 		cmocka_unit_test(fault_names_its_kernel),
 		cmocka_unit_test(every_call_can_fail),
 	};
 
 	fake = fake_load();
+	if (fake && !fake_nvrtc())
+		fake = NULL;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
 
