@@ -401,6 +401,8 @@ wf_sampler *wf_sampler_new(wf_error *, const struct wf_sampling *, int64_t vocab
 void    wf_sampler_free(wf_sampler *);
 void    wf_sampler_accept(wf_sampler *, int32_t id);  /* a token that now stands in the text */
 int32_t wf_sampler_pick(wf_sampler *, const float *logits);   /* [vocab]; greedy when temp <= 0 */
+/* The same choice for a device to make, counted as made; false when penalties need the tokens first. */
+bool    wf_sampler_describe(wf_sampler *, struct wf_pick *);
 
 #ifdef __cplusplus
 }

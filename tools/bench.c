@@ -97,17 +97,26 @@ static int prompts(struct bench *b, const struct test *t)
 	return 0;
 }
 
+/* Where the device chooses, as in a real run: the best token, read when the next step is queued. */
 static int generate(struct bench *b, const struct test *t)
 {
+	const struct wf_pick best = {.temp = 0};
+	bool ahead = wf_runner_can_pick(b->s->runner);
+	int unread = 0;
+
 	for (int64_t i = 0; i < t->tg && !interrupted; i++) {
 		for (int64_t k = 0; k < t->seqs; k++) {
-			b->token[k] = some_token(b);
-			b->piece[k] = (struct wf_piece){.seq = b->seq[k], .token = &b->token[k], .n = 1};
+			b->token[k] = ahead && i ? (int32_t)~k : some_token(b);
+			b->piece[k] = (struct wf_piece){.seq = b->seq[k], .token = &b->token[k], .n = 1, .pick = ahead ? &best : NULL};
 		}
 		if (step(b, (int)t->seqs))
 			return -1;
+		unread += ahead;
+		if (unread > 1 && !wf_runner_picked(b->s->runner))
+			return -1;
+		unread -= unread > 1;
 	}
-	return 0;
+	return unread && !wf_runner_picked(b->s->runner) ? -1 : 0;
 }
 
 static int run_once(struct bench *b, const struct test *t, double *seconds)

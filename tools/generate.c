@@ -9,6 +9,12 @@ static uint64_t seed_of(const struct options *o)
 	return o->seed >= 0 ? (uint64_t)o->seed : (uint64_t)(seconds_now() * 1e9) ^ (uint64_t)time(NULL) << 32;
 }
 
+/* Penalties need the last token before the next can be chosen. */
+static bool penalises(const struct options *o)
+{
+	return o->repeat_last_n && (o->repeat_penalty != 1 || o->presence_penalty != 0 || o->frequency_penalty != 0);
+}
+
 static int make_sampler(struct generator *g)
 {
 	const struct options *o = g->s->o;
@@ -28,6 +34,7 @@ int generator_start(struct generator *g, struct session *s)
 	*g = (struct generator){.s = s, .seq = wf_seq_new(wf_runner_slab(s->runner))};
 	if (!g->seq || wf_seq_reserve(wf_runner_slab(s->runner), g->seq, session_ctx(s)))
 		return wf_fail(&s->err, "out of memory");
+	g->ahead = wf_runner_can_pick(s->runner) && !penalises(s->o);
 	return make_sampler(g);
 }
 
@@ -49,12 +56,15 @@ static int step(struct generator *g, const int32_t *id, int n, bool wanted)
 
 	if ((int64_t)g->text.n + n > session_ctx(g->s))
 		return 1;
+	struct wf_pick pick;
+	bool choose = wanted && g->ahead && wf_sampler_describe(g->sampler, &pick);
 	int result = wf_runner_step(g->s->runner, &(struct wf_piece){.seq = g->seq, .token = id, .n = n,
-		.no_rows = !wanted}, 1, &logits, &nrow);
+		.no_rows = !wanted, .pick = choose ? &pick : NULL}, 1, &logits, &nrow);
 	if (result)
 		return result;
 	g->logits = wanted ? logits : NULL;
-	return tokens_add(&g->text, &g->s->err, id, (size_t)n);
+	g->unread += choose;
+	return *id < 0 ? 0 : tokens_add(&g->text, &g->s->err, id, (size_t)n);
 }
 
 /* How many of the ids are computed already; at least one is left, whose logits are wanted. */
@@ -141,6 +151,57 @@ static enum generate_end answer(struct generator *g, int64_t n, FILE *out, struc
 	return END_LENGTH;
 }
 
+/* ---- answering, a step ahead of what is read ---- */
+
+static int read_choice(struct generator *g, int32_t *id)
+{
+	const int32_t *picked = wf_runner_picked(g->s->runner);
+
+	g->unread--;
+	if (!picked)
+		return -1;
+	*id = *picked;
+	wf_sampler_accept(g->sampler, *id);
+	return 0;
+}
+
+/* Steps queued past the end: their choices mean nothing, and the token that ended the answer goes. */
+static void take_back(struct generator *g, bool fed)
+{
+	while (g->unread > 0 && wf_runner_picked(g->s->runner))
+		g->unread--;
+	if (fed)
+		g->text.n = (size_t)wf_seq_truncate(wf_runner_slab(g->s->runner), g->seq, (int64_t)g->text.n - 1);
+}
+
+static enum generate_end answer_ahead(struct generator *g, int64_t n, FILE *out, struct answer *a,
+		struct wf_decoder *decoder, char *text)
+{
+	const wf_tokenizer *tok = g->s->model->tokenizer;
+	const int32_t last = ~0;
+
+	for (int64_t i = 0; n < 0 || i < n; i++) {
+		int32_t id;
+		bool more = i + 1 != n && !interrupted;
+		int result = more ? step(g, &last, 1, true) : 0;
+		bool fed = more && !result;
+		if (result < 0 || read_choice(g, &id) || (fed && tokens_add(&g->text, &g->s->err, &id, 1)))
+			return END_FAILED;
+		if (!g->s->o->ignore_eos && wf_token_is_eog(tok, id)) {
+			take_back(g, fed);
+			return END_STOP;
+		}
+		if (put(g, out, a, text, wf_decoder_push(decoder, id, text)))
+			return END_FAILED;
+		g->decode_n += fed;
+		if (!fed) {
+			take_back(g, false);
+			return interrupted ? END_INTERRUPT : result ? END_CONTEXT : END_LENGTH;
+		}
+	}
+	return END_LENGTH;
+}
+
 enum generate_end generator_run(struct generator *g, int64_t n, FILE *out, struct answer *a)
 {
 	struct wf_decoder decoder;
@@ -152,7 +213,7 @@ enum generate_end generator_run(struct generator *g, int64_t n, FILE *out, struc
 		return END_FAILED;
 	}
 	wf_decoder_init(&decoder, g->s->model->tokenizer, g->s->o->special);
-	enum generate_end end = answer(g, n, out, a, &decoder, text);
+	enum generate_end end = (g->ahead ? answer_ahead : answer)(g, n, out, a, &decoder, text);
 	if (end != END_FAILED && put(g, out, a, text, wf_decoder_flush(&decoder, text)))
 		end = END_FAILED;
 	free(text);

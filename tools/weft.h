@@ -183,6 +183,8 @@ struct generator {
 	struct tokens text;                      /* tokens of the sequence */
 	wf_sampler *sampler;
 	const float *logits;                  /* of the last token; NULL before the first step */
+	bool ahead;                           /* the device chooses; a step is queued before the last one's choice is read */
+	int unread;                           /* steps whose choice was not read */
 	double prompt_s, decode_s;
 	int64_t prompt_n, decode_n;
 };

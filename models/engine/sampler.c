@@ -255,10 +255,12 @@ static int64_t choose(wf_sampler *s, const float *row)
 
 /* ---- the draw ---- */
 
+static const uint64_t STRIDE = 0x9e3779b97f4a7c15u;
+
 /* splitmix64; 53 bits of it as a number in [0, 1) */
 static double uniform(wf_sampler *s)
 {
-	uint64_t z = s->state += 0x9e3779b97f4a7c15u;
+	uint64_t z = s->state += STRIDE;
 
 	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
 	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
@@ -287,4 +289,14 @@ int32_t wf_sampler_pick(wf_sampler *s, const float *logits)
 		return best(s, row);
 	int64_t n = choose(s, row);
 	return n ? draw(s, n) : 0;
+}
+
+bool wf_sampler_describe(wf_sampler *s, struct wf_pick *out)
+{
+	if (s->penalties)
+		return false;
+	*out = (struct wf_pick){.temp = s->set.temp, .top_p = s->set.top_p, .min_p = s->set.min_p, .repeat = 1,
+		.top_k = s->set.top_k, .draw = s->state};
+	s->state += s->set.temp > 0 ? STRIDE : 0;
+	return true;
 }
