@@ -139,7 +139,7 @@ static void draw_layer(const struct drawer *d, const struct layer *l)
 {
 	fprintf(d->f, "  subgraph cluster_u%d {\n    label=\"%.*s", l->first, l->len, l->name);
 	if (l->repeat > 1)
-		fprintf(d->f, "  and %d like it", l->repeat - 1);
+		fprintf(d->f, " ... %.*s, all %d alike", l->last_len, l->last, l->repeat);
 	fputs("\"; style=\"rounded,filled\"; color=\"#d1d5db\"; fillcolor=\"#f3f4f6\";\n", d->f);
 	for (int u = l->first; u < l->first + l->n; u++)
 		draw_unit(d, u);

@@ -71,6 +71,15 @@ static void constant(FILE *f, const wf_tensor *t)
 	fputs(t->nin ? ")" : "", f);
 }
 
+static void attributes(FILE *f, const wf_tensor *t)
+{
+	struct wf_attr_info info;
+
+	for (int k = 0; !wf_attr_info(t->op, k, &info); k++)
+		if (!info.has_absent || t->attr[k] != info.absent)
+			fprintf(f, " %.*s=%g", (int)info.len, info.name, t->attr[k]);
+}
+
 static void operand(FILE *f, const wf_tensor *t)
 {
 	if (t->constant)
@@ -147,7 +156,7 @@ static void shares(const struct page *p)
 	const wf_plan *plan = p->plan;
 	char label[256], size[32], cost[32];
 
-	fprintf(p->f, "<h2>Where a step goes</h2>\n<div class=panel><table><tr><th>kernel<th>times<th>moves<th>%s<th>share\n",
+	fprintf(p->f, "<h2>Where a step goes</h2>\n<div class=panel><table><tr><th>kernel<th>times<th>moves<th>%s<th>share<th>\n",
 		p->device ? "forecast" : "in all");
 	for (int k = 0; k < plan->nkernel; k++) {
 		double sum = 0, amount = 0;
@@ -160,7 +169,7 @@ static void shares(const struct page *p)
 				sum += price(p, &plan->kernel[i]);
 				amount += moved(&plan->kernel[i].cost);
 			}
-		fprintf(p->f, "<tr><td><a href=#k%d>%s</a><td>%d<td>%s<td>%s<td class=share><div class=bar title=\"%.1f %%\">"
+		fprintf(p->f, "<tr><td><a href=#k%d>%s</a><td>%d<td>%s<td>%s<td>%.1f %%<td class=share><div class=bar>"
 			"<i style=\"width:%.2f%%;background:var(--%s)\"></i></div>\n", k, kernel_label(&plan->kernel[k], label, sizeof label),
 			n, bytes(amount, size), price_text(p, sum, cost), 100 * sum / p->total, 100 * sum / p->total,
 			wf_kind_names[plan->kernel[k].kind]);
@@ -185,7 +194,7 @@ static void buffer(const struct page *p)
 		if (!v->stored || v->alias)
 			continue;
 		fprintf(p->f, "<a href=#k%d><rect x=%.2f y=%.2f width=%.2f height=%.2f style=\"fill:var(--%s)\"><title>%%%d %s ",
-			v->kernel, x * v->first, y * (double)v->offset, x * (v->last - v->first + 1), y * (double)v->bytes,
+			plan->kernel[v->kernel].twin, x * v->first, y * (double)v->offset, x * (v->last - v->first + 1), y * (double)v->bytes,
 			wf_kind_names[plan->kernel[v->kernel].kind], i, t->op->name);
 		type(p->f, t);
 		fprintf(p->f, ", %s at %lld, kernels %d to %d</title></rect></a>\n", bytes((double)v->bytes, size),
@@ -206,6 +215,9 @@ static void chips(const struct page *p, const wf_kernel *kernel)
 		fprintf(p->f, "<span class=\"chip%s\" style=\"--k:var(--%s)\" title=\"", t == kernel->anchor ? " anchor" : "",
 			wf_kind_names[t->op->kind]);
 		text(p->f, t->op->doc);
+		if (t->op->doc)
+			putc(' ', p->f);
+		attributes(p->f, t);
 		fprintf(p->f, "\">%s<small>%%%d ", t->op->name, t->id);
 		type(p->f, t);
 		fputs("</small></span>", p->f);
@@ -363,13 +375,14 @@ static void node_card(const struct page *p, int u)
 	int n;
 	const wf_tensor *t = plan_unit(p->plan, u, &n)[0];
 
-	fprintf(p->f, "<article class=kernel id=k%d style=\"--k:var(--%s)\"><div class=head><a class=num href=#k%d>%%%d</a><b>%s</b>"
+	fprintf(p->f, "<article class=\"kernel node\" id=k%d style=\"--k:var(--%s)\"><div class=head><a class=num href=#k%d>%%%d</a><b>%s</b>"
 		"<span class=kind>%s</span><span class=mono>", u, wf_kind_names[t->op->kind], u, t->id, t->op->name,
 		wf_kind_names[t->op->kind]);
 	for (int k = 0; k < t->nin; k++) {
 		fputs(k ? ", " : "", p->f);
 		operand(p->f, t->in[k]);
 	}
+	attributes(p->f, t);
 	fputs("</span><span class=\"right mono\">", p->f);
 	type(p->f, t);
 	fputs("</span></div></article>\n", p->f);
@@ -388,10 +401,12 @@ static void layer(const struct page *p, const struct layer *l)
 		sum += price(p, &plan->kernel[u]);
 		weights += plan->kernel[u].cost.bytes_weight;
 	}
-	fprintf(p->f, "<details class=layer open><summary><b>%.*s</b>", l->len ? l->len : 5, l->len ? l->name : "start");
+	fprintf(p->f, "<details class=layer open><summary><b>%.*s", l->len ? l->len : 5, l->len ? l->name : "start");
 	if (l->repeat > 1)
-		fprintf(p->f, "<span class=times>× %d</span><span>%d like it follow</span>", l->repeat, l->repeat - 1);
-	fprintf(p->f, "<span>%d %s</span>", l->n, fused ? l->n > 1 ? "kernels" : "kernel" : l->n > 1 ? "nodes" : "node");
+		fprintf(p->f, " … %.*s</b><span class=times>× %d</span><span>all alike:", l->last_len, l->last, l->repeat);
+	else
+		fputs("</b><span>", p->f);
+	fprintf(p->f, " %d %s</span>", l->n, fused ? l->n > 1 ? "kernels" : "kernel" : l->n > 1 ? "nodes" : "node");
 	if (fused)
 		fprintf(p->f, "<span>%s weights</span><span>%s%s</span>", bytes(weights, size), price_text(p, sum, cost),
 			p->device ? " forecast" : " moved");
@@ -444,11 +459,12 @@ static void head(const struct page *p)
 	text(p->f, g->name);
 	fprintf(p->f, " after %s</title>\n<style>\n%s</style></head><body>\n<header><h1>", plan_stage_names[plan->stage], dump_style);
 	text(p->f, g->name);
-	fprintf(p->f, "</h1><p>after <b>%s</b> · activations %s · cache %s · steps of up to %lld tokens, %lld sequences, %lld rows"
+	fprintf(p->f, "</h1><p>after <b>%s</b> · activations %s · cache %s · steps of up to %lld tokens, %lld sequence%s, %lld row%s"
 		"</p><span id=count></span><input id=q type=search placeholder=\"Find kernels  ( / )\" aria-label=Find>"
 		"<button id=theme title=\"light or dark ( t )\">◐</button></header>\n<main>\n", plan_stage_names[plan->stage],
 		wf_dtypes[g->act].name, wf_dtypes[g->kvtype].name, (long long)plan->opt.max_tokens,
-		(long long)plan->opt.max_seqs, (long long)plan->opt.max_rows);
+		(long long)plan->opt.max_seqs, plan->opt.max_seqs > 1 ? "s" : "", (long long)plan->opt.max_rows,
+		plan->opt.max_rows > 1 ? "s" : "");
 }
 
 int dump_html(const wf_plan *plan, const struct wf_device *device, FILE *f)

@@ -421,6 +421,7 @@ double cost_seconds(struct wf_cost, const struct wf_device *);
  * a layer; equal layers in a row are one entry. */
 struct layer {
 	const char *name; int len;            /* "blk.0": the first one's; len 0: no scope */
+	const char *last; int last_len;       /* "blk.29": the last one's */
 	int first, n, repeat;                 /* units first .. first + n, so often */
 };
 int  plan_layers(const wf_plan *, struct layer **, int *nlayer);   /* in the plan's arena; -1 after wf_fail */

@@ -114,10 +114,13 @@ int plan_layers(const wf_plan *plan, struct layer **out, int *nlayer)
 		while (u < n && same_layer(&unit[next.first], &unit[u]))
 			u++;
 		next.n = u - next.first;
-		if (count && alike(unit, &layer[count - 1], &next))
+		bool again = count && alike(unit, &layer[count - 1], &next);
+		if (again)
 			layer[count - 1].repeat++;
 		else
 			layer[count++] = next;
+		layer[count - 1].last = next.name;
+		layer[count - 1].last_len = next.len;
 	}
 	*out = layer;
 	*nlayer = count;
