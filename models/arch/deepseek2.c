@@ -1,6 +1,5 @@
-/* deepseek2.c - DeepSeek-V2 and V3 (GGUF calls both deepseek2): queries, keys and values from narrow
- * latent rows, here expanded to plain heads, each with a part that is rotated and one that is not;
- * experts chosen by groups, and shared ones that every token visits. */
+/* deepseek2.c - DeepSeek-V2 and V3: queries, keys and values from narrow latent rows, here expanded to
+ * plain heads of a rotated part and one that is not; experts chosen by groups, and shared ones. */
 #include "models/model.h"
 #include "ops/ops.h"
 
@@ -43,8 +42,11 @@ static struct wf_qkv from_latent(wf_graph *g, const wf_config *c, wf_tensor *x, 
 		.v = part_of_heads(g, c, w, x, each, c->nope_dim, c->vdim)};
 }
 
-static wf_tensor *attention(wf_graph *g, const wf_config *c, wf_tensor *x, wf_tensor *pos, int l)
+static wf_tensor *attention(wf_graph *g, const wf_config *outer, wf_tensor *x, wf_tensor *pos, int l)
 {
+	wf_config inner = *outer, *c = &inner;
+
+	inner.eps = 1e-6;                         /* of the latent rows' norms, whatever the config says */
 	wf_tensor *low = wf_linear(g, x, c->kv_rank + c->rope_dim, c->qkv_bias, "blk.%d.attn_kv_a_mqa", l);
 	wf_tensor *turned = wf_rotate(g, c, wf_heads(g, wf_cols(g, low, c->kv_rank, c->rope_dim), 1), pos);
 	struct wf_qkv a = from_latent(g, c, wf_norm(g, c, wf_cols(g, low, 0, c->kv_rank), "blk.%d.attn_kv_a_norm", l), l);
@@ -65,15 +67,14 @@ static wf_tensor *feedforward(wf_graph *g, const wf_config *c, wf_tensor *x, int
 		wf_fail(g->err, "config: DeepSeek-V2's choice among groups of experts is not supported");
 	wf_tensor *logits = wf_linear(g, x, c->nexpert, false, "blk.%d.ffn_gate_inp", l);
 	wf_tensor *shift = bias ? wf_weight(g, WF_SHAPE(c->nexpert), "blk.%d.exp_probs_b.bias", l) : NULL;
-	wf_tensor *ids = wf_route(g, logits, shift,
-		&(struct wf_routing){.k = (int)c->nexpert_used, .sigmoid = sigmoid, .groups = (int)c->nexpert_group,
-			.group_k = (int)c->ngroup_used});
+	wf_tensor *ids = wf_route(g, logits, shift, &(struct wf_routing){.k = (int)c->nexpert_used, .sigmoid = sigmoid,
+		.groups = (int)c->nexpert_group, .group_k = (int)c->ngroup_used});
 	wf_tensor *gates = wf_gates(g, logits, ids, sigmoid ? WF_GATE_SIGMOID : WF_GATE_SOFTMAX, c->expert_norm,
 		c->expert_scale);
 	wf_tensor *y = wf_expert_ffn(g, c, x, ids, gates, l);
+	int64_t shared = c->nexpert_shared * c->expert_ffn;
 
-	return c->nexpert_shared ?
-		wf_add(g, y, wf_gated_ffn(g, c, x, c->nexpert_shared * c->expert_ffn, false, "_shexp", l)) : y;
+	return shared ? wf_add(g, y, wf_gated_ffn(g, c, x, shared, false, "_shexp", l)) : y;
 }
 
 static void build(wf_graph *g, const wf_config *c)
@@ -90,7 +91,7 @@ static void build(wf_graph *g, const wf_config *c)
 	wf_logits(g, c, wf_norm(g, c, wf_wanted(g, x), "output_norm"));
 }
 
-/* hdim holds the part of a head that is not rotated (GGUF: all of it), rope_mscale_all in GGUF a tenth. */
+/* hdim holds what is not rotated of a head (GGUF: all of it), rope_mscale_all in GGUF a tenth. */
 static int finish(wf_config *c, wf_error *err)
 {
 	c->nkv = c->nhead;
@@ -105,8 +106,6 @@ static int finish(wf_config *c, wf_error *err)
 		double m = 0.1 * c->rope_mscale_all * log(c->rope_factor) + 1;
 		c->attn_scale = m * m / sqrt((double)c->hdim);
 	}
-	if (c->expert_scale <= 0)
-		c->expert_scale = 1;
 	return 0;
 }
 
@@ -124,6 +123,7 @@ const wf_arch wf_arch_deepseek2 = {
 		{"kv_lora_rank", "attention.kv_lora_rank", AT(kv_rank), 'i', 1, 1 << 20, NAN},
 		{"rope_interleave", NULL, AT(rope_pairs), 'b', 0, 1, 1},
 		{"rope.mscale_all_dim", "rope.scaling.yarn_log_multiplier", AT(rope_mscale_all), 'f', 0, 1e3, 0},
+		{"routed_scaling_factor", "expert_weights_scale", AT(expert_scale), 'f', 1e-6, 1e6, 1},
 		{NULL, "expert_gating_func", AT(expert_gating), 'i', 0, 2, 0},
 		{0}
 	},
