@@ -195,15 +195,16 @@ static const char *model_name(const struct session *s)
 
 static void print_head(const struct bench *b)
 {
-	char size[32];
+	char size[32], opened[160];
 	const struct session *s = b->s;
 
 	if (!strcmp(format_of(b->o), "csv"))
 		puts("model,type,backend,threads,test,mean_tok_s,deviation");
 	if (strcmp(format_of(b->o), "md"))
 		return;
-	printf("%s, %s, %s, %s, load %.2f s\n\n", model_name(s), s->plan->g->name, bytes_text((double)s->model->weight_bytes, size),
-		wf_dtypes[s->model->config.dtype].name, s->open_s + s->load_s);
+	printf("%s, %s, %s, %s, load %.2f s%s\n\n", model_name(s), s->plan->g->name, bytes_text((double)s->model->weight_bytes, size),
+		wf_dtypes[s->model->config.dtype].name, s->open_s + s->load_s,
+		opened_text(wf_runner_exec(s->runner)->opened, opened));
 	puts("| backend | threads | test           |            t/s |");
 	puts("|---------|--------:|----------------|---------------:|");
 }

@@ -224,10 +224,11 @@ enum generate_end generator_run(struct generator *g, int64_t n, FILE *out, struc
 void generator_report(const struct generator *g)
 {
 	const struct options *o = g->s->o;
-	char load[32], prompt[32], decode[32];
+	char load[32], prompt[32], decode[32], opened[160];
 
-	say(o, "%sload %s · prompt %lld tokens, %s, %.1f tok/s · generated %lld tokens, %s, %.1f tok/s%s\n",
+	say(o, "%sload %s%s · prompt %lld tokens, %s, %.1f tok/s · generated %lld tokens, %s, %.1f tok/s%s\n",
 		style(stderr, "2"), seconds_text(g->s->open_s + g->s->load_s, load),
+		opened_text(wf_runner_exec(g->s->runner)->opened, opened),
 		(long long)g->prompt_n, seconds_text(g->prompt_s, prompt), g->prompt_s > 0 ? (double)g->prompt_n / g->prompt_s : 0,
 		(long long)g->decode_n, seconds_text(g->decode_s, decode), g->decode_s > 0 ? (double)g->decode_n / g->decode_s : 0,
 		style(stderr, "0"));

@@ -138,6 +138,19 @@ const char *seconds_text(double s, char out[32])
 	return out;
 }
 
+const char *opened_text(const struct wf_opened *opened, char out[160])
+{
+	char load[32], compile[32];
+
+	out[0] = 0;
+	if (opened)
+		snprintf(out, 160, " (%.2f GB of weights in %s, %.1f GB/s; %d programs compiled and %d found in %s)",
+			(double)opened->load_bytes * 1e-9, seconds_text(opened->load_s, load),
+			opened->load_s > 0 ? (double)opened->load_bytes * 1e-9 / opened->load_s : 0, opened->compiled,
+			opened->cached, seconds_text(opened->compile_s, compile));
+	return out;
+}
+
 double seconds_now(void)
 {
 	struct timespec now;

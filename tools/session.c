@@ -56,6 +56,16 @@ static int type_option(struct session *s, const char *option, const char *name, 
 	return 0;
 }
 
+/* --act: a type, q8 for what the CPU makes of q8_0, or auto. */
+static int act_option(struct session *s, wf_dtype absent, wf_dtype *out)
+{
+	const char *name = s->o->act;
+
+	if (name && !strcmp(name, "auto"))
+		name = NULL;
+	return type_option(s, "--act", name && !strcmp(name, "q8") ? "q8_0" : name, absent, out);
+}
+
 static int open_backend(struct session *s)
 {
 	const char *name = s->o->backend ? s->o->backend : s->o->gpu ? "cuda" : "cpu";
@@ -73,7 +83,7 @@ static int set_types(struct session *s)
 	wf_model *m = s->model;
 
 	/* a backend that prefers f32 keeps activations as nothing else; --act then chooses what products read */
-	if (act != WF_F32 && type_option(s, "--act", s->o->act, exact ? WF_F32 : act, &act))
+	if (act != WF_F32 && act_option(s, exact ? WF_F32 : act, &act))
 		return -1;
 	s->act = act;
 	if (type_option(s, "--cache-type", s->o->kvtype, exact ? WF_F32 : WF_F16, &s->kvtype))
@@ -222,16 +232,17 @@ int session_runner(struct session *s, const struct wf_sizes *sizes, bool profile
 	char dir[512];
 	const struct options *o = s->o;
 	double start = seconds_now();
-	wf_dtype compute;
+	wf_dtype compute = WF_NDTYPE;
 
 	if (!s->plan->g->weights && !o->random_weights)
 		return wf_fail(&s->err, "%s holds no weights (--random-weights makes some)", s->model->path);
-	if (type_option(s, "--act", o->act, o->command == COMMAND_verify ? WF_F32 : WF_NDTYPE, &compute))
+	if (act_option(s, o->command == COMMAND_verify ? WF_F32 : WF_NDTYPE, &compute))
 		return -1;
 	s->runner = wf_runner_new(&s->err, s->plan, &(struct wf_runner_opt){
 		.ctx = sizes->ctx, .page_tokens = (int)o->page,
 		.exec = {.threads = (int)o->threads, .isa = o->isa, .compute = compute, .profile = profile,
-			.cache = cache_dir(o, dir, sizeof dir), .random_weights = o->random_weights,
+			.cache = cache_dir(o, dir, sizeof dir), .device = (int)o->device, .no_graph = o->no_graph, .sync = o->sync,
+			 .random_weights = o->random_weights,
 			.seed = o->seed < 0 ? 0 : (uint64_t)o->seed}});
 	s->load_s = seconds_now() - start;
 	return s->runner ? 0 : -1;

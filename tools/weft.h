@@ -55,7 +55,7 @@ struct options {
 	int64_t no_mmap, random_weights, seed;
 	/* execution */
 	const char *backend, *act, *kvtype, *isa, *cache, *skip;
-	int64_t threads, ctx, batch, ubatch, page;
+	int64_t threads, ctx, batch, ubatch, page, device, no_graph, sync;
 	/* text */
 	const char *prompt, *file, *chat_template, *system;
 	int64_t predict, conversation, escape, special, ignore_eos;
@@ -112,6 +112,7 @@ const char *style(FILE *, const char *codes);         /* escape sequence, "" whe
 const char *bytes_text(double bytes, char out[32]);   /* 1.50 GiB */
 const char *count_text(double n, char out[32]);       /* 134.5 M */
 const char *seconds_text(double s, char out[32]);     /* 12.3 us */
+const char *opened_text(const struct wf_opened *, char out[160]);     /* " (13.5 GB at 40 GB/s, ...)"; "" for NULL */
 double seconds_now(void);
 int  close_stdout(const struct options *, int code);  /* a report that could not be written has failed */
 extern volatile sig_atomic_t interrupted;             /* set by Ctrl-C once catch_interrupt() is on */
