@@ -16,7 +16,7 @@ enum {
 	SOURCE_LIMIT = 256 << 10,    /* bytes of a template */
 	OUTPUT_LIMIT = 1 << 20,      /* bytes written beyond what the conversation itself holds */
 	MEMORY_LIMIT = 64 << 20,     /* bytes of values in one rendering, likewise */
-	STEP_LIMIT = 1000000,        /* evaluations; also one for every STEP_BYTES copied or compared */
+	STEP_LIMIT = 1000000,        /* evaluations, likewise; also one for every STEP_BYTES copied or compared */
 	STEP_BYTES = 64,
 	NEST_LIMIT = 64,             /* blocks and brackets in the source, macro calls, nested data */
 	STACK_LIMIT = 600,           /* interpreter frames: the longest chain of + is nearly this */
@@ -202,7 +202,7 @@ struct vm {
 	wf_error *err;
 	bool failed;
 	size_t memory, output;       /* limits */
-	int64_t steps;
+	int64_t steps, step_limit;
 	int line, stack, macros;
 	struct text *out;
 	enum { RUN, BREAK, CONTINUE } flow;

@@ -24,8 +24,8 @@ bool vm_work(struct vm *vm, size_t bytes)
 	if (vm->failed)
 		return false;
 	vm->steps += 1 + (int64_t)(bytes / STEP_BYTES);
-	if (vm->steps > STEP_LIMIT)
-		vm_fail(vm, "more than %d steps", STEP_LIMIT);
+	if (vm->steps > vm->step_limit)
+		vm_fail(vm, "more than %lld steps", (long long)vm->step_limit);
 	return !vm->failed;
 }
 

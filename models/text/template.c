@@ -8,7 +8,8 @@
 #include <jansson.h>
 #include <stdlib.h>
 
-enum { INPUT_LIMIT = 256 << 20, MEMORY_PER_BYTE = 8 };
+/* templates that look through all messages for each one, or at each character of them, are in use */
+enum { INPUT_LIMIT = 256 << 20, MEMORY_PER_BYTE = 8, STEPS_PER_BYTE = 8 };
 
 wf_template *wf_template_parse(wf_arena *arena, wf_error *err, const char *source, size_t len)
 {
@@ -44,7 +45,8 @@ static char *render(const wf_template *t, wf_error *err, size_t input, size_t *l
 		void (*fill)(struct vm *, struct scope *, const void *), const void *arg)
 {
 	struct text out = {0};
-	struct vm vm = {.err = err, .out = &out, .output = OUTPUT_LIMIT + input, .memory = MEMORY_LIMIT + MEMORY_PER_BYTE * input};
+	struct vm vm = {.err = err, .out = &out, .output = OUTPUT_LIMIT + input, .memory = MEMORY_LIMIT + MEMORY_PER_BYTE * input,
+		.step_limit = STEP_LIMIT + STEPS_PER_BYTE * (int64_t)input};
 	char *s = NULL;
 
 	if (input > INPUT_LIMIT)
