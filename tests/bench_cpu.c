@@ -100,8 +100,9 @@ static void dots(void *arg, int id)
 	}
 }
 
-static void measure(struct bench *b, wf_dtype type, bool exact)
+static void measure(struct bench *b, wf_dtype type, wf_dtype compute)
 {
+	static const char *const names[] = {"f32", "bf16", "i8", "i16"};
 	float *row = malloc(COLS * sizeof *row);
 	uint8_t *base = b->mat.data;
 
@@ -109,12 +110,12 @@ static void measure(struct bench *b, wf_dtype type, bool exact)
 		exit(1);
 	b->mat.data = base;
 	b->nmat = (int)(WEIGHTS / b->mat.bytes);
-	b->act = cpu_act_for(b->kernels, type, exact);
+	b->act = cpu_act_for(b->kernels, type, compute);
 	for (int i = 0; i < COLS; i++)
 		row[i] = (float)(i * 37 % 101) / 50 - 1;
 	for (int t = 0; t < MANY; t++)
 		b->kernels->quantize(b->act, b->x + (size_t)t * cpu_act_bytes(b->act, COLS), row, COLS);
-	printf("%-7s %-6s", wf_dtypes[type].name, exact ? "exact" : "fast");
+	printf("%-7s %-4s", wf_dtypes[type].name, names[b->act]);
 	for (int i = 0; i < 5; i++) {
 		b->ntoken = (const int[]){1, 2, 4, 8, MANY}[i];
 		b->repeat = b->ntoken > 8 ? 1 : 2;
@@ -175,9 +176,12 @@ static void bench_isa(struct bench *b)
 	printf("%s, %d threads: one token GB/s, then Gop/s at 1, 2, 4, 8, %d tokens\n", b->kernels->name,
 		team_size(b->team), MANY);
 	for (wf_dtype t = 0; t < WF_NDTYPE; t++)
-		for (int exact = 0; exact < 2; exact++)
-			if (t != WF_I32 && (!exact || cpu_act_for(b->kernels, t, false) != ACT_F32))
-				measure(b, t, exact);
+		for (int i = 0; i < 3; i++) {
+			wf_dtype compute = (const wf_dtype[]){WF_F32, WF_NDTYPE, WF_Q8_0}[i];
+			enum cpu_act act = cpu_act_for(b->kernels, t, compute);
+			if (t != WF_I32 && (i == 0 || act != ACT_F32) && (i < 2 || act == ACT_I8))
+				measure(b, t, compute);
+		}
 	for (wf_dtype t = WF_F32; t <= WF_BF16; t++) {
 		measure_attend(b, t, 1, 511);
 		measure_attend(b, t, 1, 4095);

@@ -63,14 +63,18 @@ void cpu_mat_pack(const struct cpu_mat *, int64_t p, const void *const row[PANEL
 /* ---- kernels ----------------------------------------------------------------------------------- */
 
 /* What a product reads its activations as. */
-enum cpu_act { ACT_F32, ACT_BF16, ACT_I8 };
+enum cpu_act { ACT_F32, ACT_BF16, ACT_I8, ACT_I16 };
 
-/* 32 activations as bytes.  Sums let an offset of the weights be applied after the product. */
-struct cpu_x8 {
-	int8_t q[32];
-	float scale;                      /* value = scale * q */
-	float sum, half[2];               /* scale * sum of q; of its first and last 16 */
+/* 32 activations as integers.  Sums let an offset of the weights be applied after the product.
+ * ACT_I8: value = scale * q[i], q up to 127.  ACT_I16: value = scale * (128 * q[i] + q[32 + i]), both
+ * up to 64 in magnitude: two byte products with the same weights, to 2^-14 of the block's largest. */
+struct cpu_xq {
+	float scale;
+	float sum, half[2];               /* of all values; of the first and last 16 */
+	int8_t q[];                       /* [32] or [64] */
 };
+
+enum { X8_BYTES = 16 + 32, X16_BYTES = 16 + 64 };
 
 struct cpu_dot {
 	const struct cpu_mat *w;
@@ -122,7 +126,7 @@ struct cpu_kernels {
 	const char *name;                 /* avx512, avx2, plain */
 	bool bf16_dot;                    /* has a product of bf16 pairs faster than f32 */
 	void (*dot)(const struct cpu_dot *);
-	/* n values as `act`; the last block of 32 bytes is filled with zeros */
+	/* n values as `act`; the last block of 32 integers is filled with zeros */
 	void (*quantize)(enum cpu_act, void *out, const float *x, int64_t n);
 	void (*attend)(const struct cpu_attend *, const struct cpu_attend_part *);
 	/* join nstate results of the same rows over different keys, `each` floats apart */
@@ -140,8 +144,9 @@ struct cpu_kernels {
 
 /* The best set this machine runs, or the named one; NULL when it has not got that. */
 const struct cpu_kernels *cpu_kernels_pick(const char *name);
-/* The activation type products with this weight type are fastest with; `exact`: f32. */
-enum cpu_act cpu_act_for(const struct cpu_kernels *, wf_dtype weight, bool exact);
+/* What products with this weight type read activations as when the caller asks for `compute`: f32 as
+ * they are, q8_0 bytes, WF_NDTYPE the fastest that does not show in the result. */
+enum cpu_act cpu_act_for(const struct cpu_kernels *, wf_dtype weight, wf_dtype compute);
 size_t cpu_act_bytes(enum cpu_act, int64_t n);    /* of a row of n, a multiple of 64 */
 
 /* ---- team.c: persistent threads ---------------------------------------------------------------- */
@@ -157,6 +162,10 @@ void team_barrier(struct team *, int id);         /* inside team_run: wait for a
 /* Inside team_run: the next of n chunks, or n when none is left.  The counter starts again at
  * every barrier, and every thread must have asked until it got n. */
 int64_t team_next(struct team *, int64_t n);
+
+/* ---- device.c: this machine, for forecasts: measured ---------------------------------------------- */
+
+int cpu_device(const wf_backend *, struct wf_device *);
 
 /* ---- program.c: a kernel's nodes as a list of actions over one row --------------------------------
  *
@@ -256,7 +265,7 @@ struct cpu_exec {
 	void *scratch;                    /* per thread, for attention */
 	size_t scratch_bytes;
 	double *seconds;                  /* per kernel when profiling */
-	bool exact;
+	wf_dtype compute;
 };
 
 int  program_compile(struct cpu_exec *, struct cpu_program *, const wf_kernel *, int first, int last);

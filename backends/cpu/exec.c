@@ -223,7 +223,7 @@ static int open_dot(struct cpu_exec *e, struct cpu_kernel *k)
 	k->N = y->in[0]->dim[0];
 	if (!(k->w = weights_pack(e, y->in[0], 0)))
 		return -1;
-	k->act = cpu_act_for(e->k, k->w->type, e->exact);
+	k->act = cpu_act_for(e->k, k->w->type, e->compute);
 	for (int i = 0; i < at; i++)
 		feeding += !k->plan->node[i]->op->view;
 	if (feeding && program_compile(e, &k->before, k->plan, 0, at - 1))
@@ -343,7 +343,7 @@ static int open_all(struct cpu_exec *e, const struct wf_exec_opt *opt)
 	e->team = team_new(opt->threads, e->base.err);
 	if (!e->team)
 		return -1;
-	e->exact = opt->compute == WF_F32;
+	e->compute = opt->compute;
 	e->activations = wf_alloc(e->arena, plan->arena_bytes + 64);
 	e->kernel = wf_alloc_n(e->arena, plan->nkernel + 1, sizeof *e->kernel);
 	e->input[0] = wf_alloc_n(e->arena, plan->opt.max_tokens, sizeof(int32_t));
@@ -396,5 +396,6 @@ const wf_backend wf_backend_cpu = {
 	.act    = WF_F32,
 	.weave  = 64,                /* lanes are spans of this many: long enough for the vector loops */
 	.layout = layout,
+	.device = cpu_device,
 	.open   = open_exec,
 };

@@ -27,7 +27,7 @@ int experts_open(struct cpu_exec *e, struct cpu_kernel *k)
 	k->N = y->dim[2];
 	if (!(k->w = weights_pack(e, y->in[0], k->N)))
 		return -1;
-	k->act = cpu_act_for(e->k, k->w->type, e->exact);
+	k->act = cpu_act_for(e->k, k->w->type, e->compute);
 	k->q = exec_place(e, exec_behind_views(e, y->in[1]));
 	k->out = exec_place(e, y);
 	k->routed = r;

@@ -37,12 +37,12 @@ const struct cpu_kernels *cpu_kernels_pick(const char *name)
 	return !name || !strcmp(name, "plain") ? &cpu_kernels_plain : NULL;
 }
 
-enum cpu_act cpu_act_for(const struct cpu_kernels *k, wf_dtype weight, bool exact)
+enum cpu_act cpu_act_for(const struct cpu_kernels *k, wf_dtype weight, wf_dtype compute)
 {
-	if (exact)
+	if (compute == WF_F32)
 		return ACT_F32;
-	if (cpu_formats[weight].bits)
-		return ACT_I8;
+	if (cpu_formats[weight].bits)   /* bytes put an error of 1e-3 (NMSE) into a small model's logits */
+		return compute == WF_Q8_0 ? ACT_I8 : ACT_I16;
 	return weight == WF_BF16 && k->bf16_dot && !slow_bf16() ? ACT_BF16 : ACT_F32;
 }
 
@@ -50,7 +50,7 @@ enum cpu_act cpu_act_for(const struct cpu_kernels *k, wf_dtype weight, bool exac
 size_t cpu_act_bytes(enum cpu_act act, int64_t n)
 {
 	size_t count = (size_t)n, bytes = act == ACT_F32 ? count * 4 : act == ACT_BF16 ? count * 2 + 2 :
-		(count + 31) / 32 * sizeof(struct cpu_x8);
+		(count + 31) / 32 * (act == ACT_I8 ? X8_BYTES : X16_BYTES);
 
 	bytes = (bytes + 63) & ~(size_t)63;
 	return bytes % 4096 ? bytes : bytes + 64;

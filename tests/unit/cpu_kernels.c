@@ -122,13 +122,15 @@ struct rows {
 /* What the quantised row stands for. */
 static void read_back(enum cpu_act act, const uint8_t *x, float *out, int64_t n)
 {
-	const struct cpu_x8 *x8 = (const struct cpu_x8 *)(const void *)x;
-
-	for (int64_t i = 0; i < n; i++)
+	for (int64_t i = 0; i < n; i++) {
+		const struct cpu_xq *b = (const void *)(x + i / 32 * (act == ACT_I8 ? X8_BYTES : X16_BYTES));
 		if (act == ACT_I8)
-			out[i] = (float)x8[i / 32].q[i % 32] * x8[i / 32].scale;
+			out[i] = (float)b->q[i % 32] * b->scale;
+		else if (act == ACT_I16)
+			out[i] = (float)(128 * b->q[i % 32] + b->q[32 + i % 32]) * b->scale;
 		else
 			wf_decode(act == ACT_F32 ? WF_F32 : WF_BF16, out + i, x + i * (act == ACT_F32 ? 4 : 2), 1);
+	}
 }
 
 static struct rows rows_new(const struct cpu_kernels *k, enum cpu_act act, int n, int64_t cols)
@@ -199,8 +201,8 @@ static void check(const struct cpu_kernels *k, const struct matrix *m, const str
 	}
 	for (size_t i = 0; i < total + 16; i++)
 		assert_true(buffer[i] == SENTINEL);
-	double bound = act == ACT_BF16 ? 1e-10 : act == ACT_I8 ? 1e-11 : 1e-12;
-	double given = act == ACT_F32 ? 1e-12 : act == ACT_BF16 ? 1e-4 : 5e-3;
+	double bound = act == ACT_BF16 ? 1e-10 : act >= ACT_I8 ? 1e-11 : 1e-12;
+	double given = act == ACT_F32 ? 1e-12 : act == ACT_BF16 ? 1e-4 : act == ACT_I16 ? 2e-7 : 5e-3;
 	if (!(tight.diff <= bound * tight.norm) || !(loose.diff <= given * loose.norm))
 		fail_msg("%s %s act %d rows %lld cols %lld tokens %d: NMSE %g of what was read, %g of what was given",
 			k->name, wf_dtypes[m->mat.type].name, act, (long long)m->mat.rows,
@@ -211,7 +213,7 @@ static void check(const struct cpu_kernels *k, const struct matrix *m, const str
 static bool can_read(const struct cpu_kernels *k, wf_dtype type, enum cpu_act act)
 {
 	(void)k;
-	return act == ACT_F32 || (act == ACT_I8 && cpu_formats[type].bits) || (act == ACT_BF16 && type == WF_BF16);
+	return act == ACT_F32 || (act >= ACT_I8 && cpu_formats[type].bits) || (act == ACT_BF16 && type == WF_BF16);
 }
 
 /* A smaller set of token counts for all but the first shape: the whole product would take minutes. */
@@ -240,7 +242,7 @@ static void check_isa(const struct cpu_kernels *k, wf_dtype type)
 		int64_t cols = block == 1 ? odd[i] : block == 32 ? (int64_t[]){544, 32, 64, 96, 576, 32, 288}[i] :
 			(int64_t[]){768, 256, 512, 256, 512, 256, 256}[i];
 		struct matrix m = matrix_new(type, rows[i % 6], cols);
-		for (enum cpu_act act = ACT_F32; act <= ACT_I8; act++)
+		for (enum cpu_act act = ACT_F32; act <= ACT_I16; act++)
 			if (can_read(k, type, act))
 				check_shape(k, &m, act, i == 0);
 		matrix_free(&m);
@@ -308,15 +310,16 @@ static void not_finite_shows(void **state)
 	static const float bad[] = {NAN, INFINITY, -INFINITY};
 
 	(void)state;
-	for (int i = 0; i < NISA * 3; i++) {
+	for (int i = 0; i < NISA * 6; i++) {
 		const struct cpu_kernels *k = cpu_kernels_pick(isas[i % NISA]);
+		enum cpu_act act = i / NISA % 2 ? ACT_I8 : ACT_I16;
 		if (!k)
 			continue;
 		struct matrix m = matrix_new(WF_Q4_1, 16, 64);
-		struct cpu_x8 x[2];
-		float given[64] = {[3] = 1, [40] = bad[i / NISA]}, out[16];
-		k->quantize(ACT_I8, x, given, 64);
-		k->dot(&(struct cpu_dot){.w = &m.mat, .npanel = 1, .act = ACT_I8, .x = x, .ntoken = 1,
+		_Alignas(64) uint8_t x[2 * X16_BYTES];
+		float given[64] = {[3] = 1, [40] = bad[i / NISA / 2]}, out[16];
+		k->quantize(act, x, given, 64);
+		k->dot(&(struct cpu_dot){.w = &m.mat, .npanel = 1, .act = act, .x = x, .ntoken = 1,
 			.out = out, .stride = 16});
 		for (int r = 0; r < 16; r++)
 			assert_false(isfinite(out[r]));
@@ -326,18 +329,20 @@ static void not_finite_shows(void **state)
 
 static void tiny_and_zero_rows(void **state)
 {
-	float given[32] = {0};
-	struct cpu_x8 x;
+	float given[32] = {0}, read[32];
+	_Alignas(64) uint8_t x[X16_BYTES];
 
 	(void)state;
-	for (int i = 0; i < NISA * 3; i++) {
+	for (int i = 0; i < NISA * 6; i++) {
 		const struct cpu_kernels *k = cpu_kernels_pick(isas[i % NISA]);
+		enum cpu_act act = i / NISA % 2 ? ACT_I8 : ACT_I16;
 		if (!k)
 			continue;
-		given[5] = (const float[]){0, 1e-40f, 1e-20f}[i / NISA];
-		k->quantize(ACT_I8, &x, given, 32);
-		assert_true(fabsf(x.scale * (float)x.q[5] - given[5]) <= 1e-30f);
-		assert_int_equal(x.q[4], 0);
+		given[5] = (const float[]){0, 1e-40f, 1e-20f}[i / NISA / 2];
+		k->quantize(act, x, given, 32);
+		read_back(act, x, read, 32);
+		assert_true(fabsf(read[5] - given[5]) <= 1e-30f);
+		assert_true(read[4] == 0);
 	}
 }
 
@@ -360,9 +365,10 @@ static void pick_by_name(void **state)
 	assert_non_null(cpu_kernels_pick(NULL));
 	assert_string_equal(cpu_kernels_pick("plain")->name, "plain");
 	assert_null(cpu_kernels_pick("mmx"));
-	assert_int_equal(cpu_act_for(cpu_kernels_pick(NULL), WF_Q4_K, true), ACT_F32);
-	assert_int_equal(cpu_act_for(cpu_kernels_pick(NULL), WF_Q4_K, false), ACT_I8);
-	assert_int_equal(cpu_act_for(cpu_kernels_pick("plain"), WF_BF16, false), ACT_F32);
+	assert_int_equal(cpu_act_for(cpu_kernels_pick(NULL), WF_Q4_K, WF_F32), ACT_F32);
+	assert_int_equal(cpu_act_for(cpu_kernels_pick(NULL), WF_Q4_K, WF_Q8_0), ACT_I8);
+	assert_int_equal(cpu_act_for(cpu_kernels_pick(NULL), WF_Q4_K, WF_NDTYPE), ACT_I16);
+	assert_int_equal(cpu_act_for(cpu_kernels_pick("plain"), WF_BF16, WF_NDTYPE), ACT_F32);
 }
 
 int main(void)

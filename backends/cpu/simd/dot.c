@@ -29,7 +29,8 @@ static void gemm8(const struct cpu_dot *d, const uint8_t *const w[RP], float *ou
 {
 	struct block8 block[RP][BLOCKS8] __attribute__((aligned(64)));
 	const struct cpu_format *f = &cpu_formats[d->w->type];
-	tile_fn *const *fn = CAT(cpu_tiles8)[f->block == 16][f->bits == 8 || f->lut];
+	bool two = d->act == ACT_I16, wide = f->bits == 8 || f->lut;
+	int kind = f->block == 16 ? (two ? TILE_16_PER16 : TILE_8_PER16) : two ? TILE_16 : wide ? TILE_8_WIDE : TILE_8;
 	struct tile t = {.stride = d->stride, .npanel = npanel};
 
 	for (int64_t b = 0, n = d->w->cols / 32; b < n; b += t.n) {
@@ -40,7 +41,7 @@ static void gemm8(const struct cpu_dot *d, const uint8_t *const w[RP], float *ou
 				CAT(cpu_quants)[d->w->type].expand(d->w, w[r], b, t.n, block[r]);
 			t.w[r] = (const uint8_t *)block[r < npanel ? r : 0];
 		}
-		sweep(d, fn, COLS8, &t, out, (size_t)b * sizeof(struct cpu_x8));
+		sweep(d, CAT(cpu_tiles8)[kind], COLS8, &t, out, (size_t)b * (two ? X16_BYTES : X8_BYTES));
 	}
 }
 
@@ -112,7 +113,7 @@ void CAT(cpu_dot)(const struct cpu_dot *d)
 		else if (d->act == ACT_F32)
 			gemm_exact(d, w, out, npanel);
 		else if (d->ntoken == 1)
-			CAT(cpu_quants)[m->type].gemv(m, w, (const struct cpu_x8 *)(const void *)row_at(d, 0), out, npanel);
+			CAT(cpu_quants)[m->type].gemv[d->act == ACT_I16](m, w, row_at(d, 0), out, npanel);
 		else
 			gemm8(d, w, out, npanel);
 	}

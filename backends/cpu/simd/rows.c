@@ -19,10 +19,12 @@ ALWAYS float sum_of(const vi *v, int n)
 	return hsum(tofloat(sum));   /* exact: below 2^24 */
 }
 
-/* NaN and infinity make the scale NaN, so that they reach every product of the block. */
-ALWAYS void quantize8(struct cpu_x8 *out, const vf *v)
+/* 32 values, 128 * q + low = nearest(value / scale).  NaN and infinity make the scale NaN, so that they
+ * reach every product of the block. */
+ALWAYS void quantize32(struct cpu_xq *out, const vf *v, bool two)
 {
 	enum { N = 32 / W };
+	float most = two ? 64 * 128 : 127;
 	vf top = splat(0), bad = splat(0);
 	vi q[N];
 
@@ -31,25 +33,28 @@ ALWAYS void quantize8(struct cpu_x8 *out, const vf *v)
 		bad += v[i] - v[i];
 	}
 	float max = hmax(top);
-	vf inverse = splat(max > 1e-30f ? 127 / max : 0);
+	vf inverse = splat(max > 1e-30f ? most / max : 0);
 	UNROLL for (int i = 0; i < N; i++) {
-		q[i] = nearest(vmin(vmax(v[i] * inverse, splat(-127)), splat(127)));
-		store_8(out->q + i * W, q[i]);
+		q[i] = nearest(vmin(vmax(v[i] * inverse, splat(-most)), splat(most)));
+		vi high = two ? (q[i] + 64) >> 7 : q[i];
+		store_8(out->q + i * W, high);
+		if (two)
+			store_8(out->q + 32 + i * W, q[i] - (high << 7));
 	}
-	out->scale = max / 127 + hsum(bad);
+	out->scale = max / most + hsum(bad);
 	out->half[0] = out->scale * sum_of(q, N / 2);
 	out->half[1] = out->scale * sum_of(q + N / 2, N / 2);
 	out->sum = out->half[0] + out->half[1];
 }
 
-static void to_i8(struct cpu_x8 *out, const float *x, int64_t n)
+ALWAYS void to_ints(uint8_t *out, const float *x, int64_t n, bool two)
 {
 	vf v[32 / W];
 
-	for (; n > 0; n -= 32, x += 32, out++) {
+	for (; n > 0; n -= 32, x += 32, out += two ? X16_BYTES : X8_BYTES) {
 		UNROLL for (int i = 0; i < 32 / W; i++)
 			v[i] = n >= 32 ? loadf(x + i * W) : n > i * W ? load_some(x + i * W, n - i * W) : splat(0);
-		quantize8(out, v);
+		quantize32((struct cpu_xq *)(void *)out, v, two);
 	}
 }
 
@@ -78,7 +83,9 @@ static void to_f16(uint16_t *out, const float *x, int64_t n)
 void CAT(cpu_quantize)(enum cpu_act act, void *out, const float *x, int64_t n)
 {
 	if (act == ACT_I8) {
-		to_i8(out, x, n);
+		to_ints(out, x, n, false);
+	} else if (act == ACT_I16) {
+		to_ints(out, x, n, true);
 	} else if (act == ACT_F32) {
 		memcpy(out, x, (size_t)n * 4);
 	} else {

@@ -410,14 +410,16 @@ struct tile {
 
 typedef void tile_fn(const struct tile *);
 
+/* Integer tiles: scales per 32; with full bytes; per 16; and with activations of 16 bits. */
+enum { TILE_8, TILE_8_WIDE, TILE_8_PER16, TILE_16, TILE_16_PER16, NTILE8 };
 enum { LOAD_F32, LOAD_F16, LOAD_BF16, LOAD_BF16_DOT, LOAD_STRIDED, NLOAD };
 
 extern tile_fn *const CAT(cpu_tiles)[NLOAD][COLS + 1];
-extern tile_fn *const CAT(cpu_tiles8)[2][2][COLS8 + 1];   /* [block 16][full bytes] */
+extern tile_fn *const CAT(cpu_tiles8)[NTILE8][COLS8 + 1];
 
 struct cpu_quant_fn {
-	/* one row of activations with RP panels */
-	void (*gemv)(const struct cpu_mat *, const uint8_t *const w[RP], const struct cpu_x8 *,
+	/* one row of activations (ACT_I8, ACT_I16) with RP panels */
+	void (*gemv[2])(const struct cpu_mat *, const uint8_t *const w[RP], const uint8_t *x,
 		float *out, int npanel);
 	/* n blocks of a panel from block b */
 	void (*expand)(const struct cpu_mat *, const uint8_t *w, int64_t b, int64_t n, struct block8 *);
