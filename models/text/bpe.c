@@ -176,7 +176,8 @@ static int64_t split(struct merger *m, uint32_t start, uint32_t end)
 		m->sym[n] = (struct sym){at, n ? n - 1 : NONE, n + 1, NONE, id, -1};
 		at += (uint32_t)len;
 	}
-	m->sym[n - 1].next = NONE;
+	if (n)
+		m->sym[n - 1].next = NONE;
 	for (uint32_t i = 0; i + 1 < n; i++)
 		look(m, i);
 	return n;
@@ -445,7 +446,7 @@ static uint32_t word_end(const wf_tokenizer *tok, const char *s, uint32_t at, ui
 		return end;
 	while (end - at >= 3 && memcmp(s + at, marker, 3) == 0)
 		at += 3;
-	const char *next = memmem(s + at, end - at, marker, 3);
+	const char *next = bytes_find(s + at, end - at, marker, 3);
 	return next ? (uint32_t)(next - s) : end;
 }
 

@@ -47,7 +47,7 @@ static int replace_text(struct work *w, const struct step *step, struct span pie
 	size_t at = piece.start;
 
 	while (at < piece.end) {
-		const char *hit = memmem(w->text.s + at, piece.end - at, step->from, step->nfrom);
+		const char *hit = bytes_find(w->text.s + at, piece.end - at, step->from, step->nfrom);
 		size_t to = hit ? (size_t)(hit - w->text.s) : piece.end;
 		if (copy(w, at, to) < 0)
 			return -1;

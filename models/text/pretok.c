@@ -110,7 +110,7 @@ static int by_regex(struct work *w, const struct step *step, const char *s, size
 static int by_text(struct work *w, const struct step *step, const char *s, size_t n, size_t from,
 		size_t *start, size_t *end)
 {
-	const char *hit = memmem(s + from, n - from, step->from, step->nfrom);
+	const char *hit = bytes_find(s + from, n - from, step->from, step->nfrom);
 
 	(void)w;
 	if (!hit)
@@ -130,7 +130,6 @@ static int cut_valid(struct work *w, const struct step *step, size_t from, size_
 	while (at <= n && (rc = find(w, step, s, n, at, &start, &stop)) > 0) {
 		if (start > done && part(&c, from + done, from + start, false) < 0)
 			return -1;
-		done = start;
 		if (stop > start && part(&c, from + start, from + stop, true) < 0)
 			return -1;
 		done = stop;

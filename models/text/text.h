@@ -13,11 +13,12 @@
 
 /* ---- utf8.c: growing bytes and ids, UTF-8 that may be broken ----------------------------------- */
 
-struct bytes { char *s; size_t n, cap; };            /* malloc'd; {0} to start, free(s) */
+struct bytes { char *s; size_t n, cap, most; };      /* malloc'd, at most `most` (0: 2 GB); free(s) */
 struct ids { int32_t *v; size_t n, cap; };           /* likewise */
 
 int bytes_add(wf_error *, struct bytes *, const char *s, size_t n);
 int bytes_room(wf_error *, struct bytes *, size_t n);                /* for n more */
+const char *bytes_find(const char *s, size_t n, const char *what, size_t nwhat);   /* NULL when not there */
 int ids_add(wf_error *, struct ids *, int32_t id);
 /* Grows *array of `each`-byte elements to hold at least need; cap is updated. */
 int array_grow(wf_error *, void *array, size_t *cap, size_t need, size_t each);

@@ -247,6 +247,14 @@ static int add_tokens(struct model *m)
 
 /* ---- together ---- */
 
+/* The pieces come first, in every file that SentencePiece writes. */
+static int check_start(const struct model *m, struct message in)
+{
+	if (in.at != in.end && *in.at == (1 << 3 | BYTES))
+		return 0;
+	return wf_fail(m->err, "tokenizer.model: not a SentencePiece model (a tiktoken file needs its tokenizer.json)");
+}
+
 static int check(const struct model *m)
 {
 	if (m->type != UNIGRAM && m->type != BPE)
@@ -286,7 +294,7 @@ static void set_ends(struct model *m)
 
 static int load(struct model *m, wf_arena *arena, struct message in, const char *config, size_t config_len)
 {
-	if (read_frame(m, in) < 0 || check(m) < 0 || count_added(m) < 0 || !(m->tok = vocab_new(arena, m->err, m->n)) ||
+	if (check_start(m, in) < 0 || read_frame(m, in) < 0 || check(m) < 0 || count_added(m) < 0 || !(m->tok = vocab_new(arena, m->err, m->n)) ||
 			read_pieces(m, in) < 0 || add_tokens(m) < 0 || vocab_index(m->tok, m->err) < 0 || add_steps(m) < 0)
 		return -1;
 	wf_tokenizer *tok = m->tok;

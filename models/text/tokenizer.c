@@ -128,6 +128,13 @@ static int encode_normal(struct work *w, const char *s, size_t n, int flags)
 	return take_text(w, s, n) < 0 ? -1 : encode_pieces(w);
 }
 
+/* What steps may make of a text: more than any Unicode form and escape together, less than a file's
+ * normalizers could, each of them growing what the one before left. */
+static size_t most_text(size_t len)
+{
+	return len < SIZE_MAX / 64 - (1 << 16) ? 64 * len + (1 << 16) : SIZE_MAX;
+}
+
 /* Text between special tokens. */
 static int encode_text(struct work *w, const char *s, size_t n, int flags)
 {
@@ -137,7 +144,7 @@ static int encode_text(struct work *w, const char *s, size_t n, int flags)
 		return encode_pieces(w);
 	struct bytes text = w->text;         /* the parts are cut out of it while w->text holds one */
 	bool first = w->first, last = w->last;
-	w->text = (struct bytes){0};
+	w->text = (struct bytes){.most = text.most};
 	int rc = cut_special(w, &w->tok->normal, text.s, text.n, flags, encode_normal);
 	free(text.s);
 	w->first = first;
@@ -158,6 +165,8 @@ int wf_tokenize(const wf_tokenizer *tok, wf_error *err, const char *text, size_t
 	struct ids out = {0};
 	struct work w = {.tok = tok, .err = err, .out = &out, .first = true, .last = true};
 	bool bos = flags & WF_TOK_BOS;
+
+	w.text.most = w.spare.most = most_text(len);
 	int rc = bos ? add_all(err, &out, tok->before, tok->nbefore) : 0;
 
 	if (rc == 0 && len)

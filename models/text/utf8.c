@@ -28,8 +28,10 @@ int array_grow(wf_error *err, void *array, size_t *cap, size_t need, size_t each
 
 int bytes_room(wf_error *err, struct bytes *b, size_t n)
 {
-	if (n > MAXTEXT - b->n)
-		return wf_fail(err, "tokenizer: a text of over %u bytes", MAXTEXT);
+	size_t most = b->most && b->most < MAXTEXT ? b->most : MAXTEXT;
+
+	if (n > most - b->n)
+		return wf_fail(err, "tokenizer: the text grows beyond %zu bytes", most);
 	return b->n + n > b->cap ? array_grow(err, &b->s, &b->cap, b->n + n, 1) : 0;
 }
 
@@ -41,6 +43,21 @@ int bytes_add(wf_error *err, struct bytes *b, const char *s, size_t n)
 		memcpy(b->s + b->n, s, n);
 	b->n += n;
 	return 0;
+}
+
+/* memmem() is slow to start, and under the address sanitizer looks at all of s each time. */
+const char *bytes_find(const char *s, size_t n, const char *what, size_t nwhat)
+{
+	const char *end = s + n;
+
+	if (nwhat == 0 || nwhat > 16)
+		return memmem(s, n, what, nwhat);
+	while ((size_t)(end - s) >= nwhat && (s = memchr(s, what[0], (size_t)(end - s) - nwhat + 1))) {
+		if (memcmp(s, what, nwhat) == 0)
+			return s;
+		s++;
+	}
+	return NULL;
 }
 
 int ids_add(wf_error *err, struct ids *ids, int32_t id)

@@ -167,7 +167,7 @@ static void index_pieces(wf_tokenizer *tok)
 		const char *at = t->text, *end = at + t->len;
 		while (end - at >= 3 && memcmp(at, marker, 3) == 0)
 			at += 3;
-		if (memmem(at, (size_t)(end - at), marker, 3))
+		if (bytes_find(at, (size_t)(end - at), marker, 3))
 			tok->cut_spaces = false;
 	}
 }
@@ -238,7 +238,7 @@ static void from_escaped(const struct token *t, struct bytes *out)
 static int decode(wf_tokenizer *tok, wf_error *err, struct token *t)
 {
 	char room[MAXPIECE + 1];             /* decoding never lengthens */
-	struct bytes out = {room, 0, sizeof room};
+	struct bytes out = {.s = room, .cap = sizeof room};
 
 	t->bytes = t->text;
 	t->nbytes = t->len;
