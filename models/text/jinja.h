@@ -259,14 +259,16 @@ struct value op_binary(struct vm *, int op, struct value, struct value);
 struct value op_negate(struct vm *, int op, struct value);
 struct value op_attr(struct vm *, struct value, const char *name);   /* a.name */
 struct value op_item(struct vm *, struct value, struct value index); /* a[index] */
-struct value op_slice(struct vm *, struct value, struct value start, struct value stop, struct value step);
+struct value op_slice(struct vm *, struct value, struct value start, struct value stop,
+		struct value step);
 struct value op_path(struct vm *, struct value, struct value path);  /* a["x.y.0"] as filters have it */
 
 /* jinja_eval.c: the interpreter */
 void exec(struct vm *, struct scope *, const struct node *);
 struct value eval(struct vm *, struct scope *, const struct node *);
 struct value call_value(struct vm *, struct value callee, const struct args *);
-struct value call_builtin(struct vm *, const struct builtin *, struct value self, const struct args *);
+struct value call_builtin(struct vm *, const struct builtin *, struct value self,
+		const struct args *);
 struct scope *scope_new(struct vm *, struct scope *parent);
 void scope_set(struct vm *, struct scope *, const char *name, struct value);
 
@@ -297,7 +299,8 @@ bool   string_is_digits(const char *s, size_t len);            /* 0-9, at least 
 enum letter_case { UPPER, LOWER, TITLE, CAPITALIZE, TITLE_WORDS };
 struct value string_case(struct vm *, struct value, enum letter_case);
 struct value string_strip(struct vm *, struct value, struct value chars, int ends);   /* ends: 1 left, 2 right */
-struct value string_replace(struct vm *, struct value, struct value old, struct value new, int64_t count);
+struct value string_replace(struct vm *, struct value, struct value old, struct value new,
+		int64_t count);
 struct value string_escape(struct vm *, struct value);               /* HTML, marked safe */
 struct value string_join(struct vm *, struct value sep, struct value items);
 struct value string_lines(struct vm *, struct value);

@@ -83,7 +83,8 @@ static void spread(struct vm *vm, struct value of, int op, struct value list, st
 	}
 }
 
-static bool eval_args(struct vm *vm, struct scope *s, const struct node *arg, const struct value *caller, struct args *args)
+static bool eval_args(struct vm *vm, struct scope *s, const struct node *arg,
+		const struct value *caller, struct args *args)
 {
 	struct value list = value_list(vm, J_LIST), named = value_dict(vm, J_DICT);
 
@@ -120,7 +121,8 @@ static const char *next_param(const char *params, char *name, size_t size, bool 
 	return params + len + (params[len] == ' ');
 }
 
-static bool bind(struct vm *vm, const struct builtin *fn, const struct args *args, struct value *out)
+static bool bind(struct vm *vm, const struct builtin *fn, const struct args *args,
+		struct value *out)
 {
 	size_t n = 0, named = 0;
 	char name[32];
@@ -139,7 +141,8 @@ static bool bind(struct vm *vm, const struct builtin *fn, const struct args *arg
 	return !vm->failed;
 }
 
-struct value call_builtin(struct vm *vm, const struct builtin *fn, struct value self, const struct args *args)
+struct value call_builtin(struct vm *vm, const struct builtin *fn, struct value self,
+		const struct args *args)
 {
 	struct call call = {.self = self, .args = args};
 
@@ -166,14 +169,16 @@ static struct value capture(struct vm *vm, struct scope *s, const struct node *b
 }
 
 /* Binds a macro's parameters in its scope, defaults in order, each seeing those before it. */
-static void bind_macro(struct vm *vm, struct scope *s, const struct node *def, const struct args *args)
+static void bind_macro(struct vm *vm, struct scope *s, const struct node *def,
+		const struct args *args)
 {
 	size_t n = 0, named = 0;
 
 	for (const struct node *param = def->a; param && !vm->failed; param = param->next, n++) {
 		const struct value *v = n < args->n ? &args->v[n] : named_arg(vm, args, param->name);
 		named += n >= args->n && v;
-		scope_set(vm, s, param->name, v ? *v : param->a ? eval(vm, s, param->a) : value_undefined(param->name));
+		scope_set(vm, s, param->name, v ? *v : param->a ? eval(vm, s, param->a) :
+				value_undefined(param->name));
 	}
 	const struct value *caller = named_arg(vm, args, "caller");
 	if (caller && named < args->nnamed) {
@@ -181,7 +186,8 @@ static void bind_macro(struct vm *vm, struct scope *s, const struct node *def, c
 		named++;
 	}
 	if (args->n > n || args->nnamed > named)
-		vm_fail(vm, "macro '%.100s': expected at most %zu arguments, or an unknown name", def->name, n);
+		vm_fail(vm, "macro '%.100s': expected at most %zu arguments, or an unknown name", def->name,
+				n);
 }
 
 static struct value call_macro(struct vm *vm, const struct macro *macro, const struct args *args)
@@ -212,7 +218,8 @@ struct value call_value(struct vm *vm, struct value callee, const struct args *a
 	return vm_fail(vm, "'%s' object is not callable", value_type(callee));
 }
 
-static struct value eval_call(struct vm *vm, struct scope *s, const struct node *n, const struct value *caller)
+static struct value eval_call(struct vm *vm, struct scope *s, const struct node *n,
+		const struct value *caller)
 {
 	struct value callee = eval(vm, s, n->a);
 	struct args args;
@@ -271,7 +278,8 @@ static struct value eval_compare(struct vm *vm, struct scope *s, const struct no
 {
 	struct value left = eval(vm, s, n->a), result = value_bool(true);
 
-	for (const struct node *operand = n->b; operand && !vm->failed && result.truth; operand = operand->next) {
+	for (const struct node *operand = n->b; operand && !vm->failed &&
+			result.truth; operand = operand->next) {
 		struct value right = eval(vm, s, operand->a);
 		vm->line = n->line;
 		if (!vm->failed)

@@ -14,7 +14,8 @@ static struct node *wrap(struct parser *p, enum node_kind kind, struct node *a)
 	return n;
 }
 
-static struct node *pair(struct parser *p, enum node_kind kind, int op, struct node *a, struct node *b)
+static struct node *pair(struct parser *p, enum node_kind kind, int op, struct node *a,
+		struct node *b)
 {
 	struct node *n = wrap(p, kind, a);
 
@@ -92,7 +93,8 @@ static struct node *parse_items(struct parser *p, enum node_kind kind, int end)
 
 static bool ends_tuple(const struct parser *p)
 {
-	return p->tok.kind == T_EOF || p->tok.kind == T_TAG_END || p->tok.kind == T_PRINT_END || parse_is(p, ')') ||
+	return p->tok.kind == T_EOF || p->tok.kind == T_TAG_END || p->tok.kind == T_PRINT_END ||
+			parse_is(p, ')') ||
 		parse_is_word(p, "in");
 }
 
@@ -303,7 +305,8 @@ static struct node *parse_unary(struct parser *p, bool filters)
 }
 
 /* A level of left-associative operators: those of `ops`, between operands of the level above. */
-static struct node *parse_level(struct parser *p, const int *ops, struct node *(*above)(struct parser *))
+static struct node *parse_level(struct parser *p, const int *ops,
+		struct node *(*above)(struct parser *))
 {
 	struct node *left = above(p);
 
@@ -492,7 +495,8 @@ struct node *parse_target(struct parser *p)
 		return first;
 	struct node *n = parse_node(p, N_TUPLE), **tail = &first->next;
 	n->b = first;
-	while (parse_take(p, ',') && (parse_is(p, '(') || (p->tok.kind == T_NAME && !parse_is_word(p, "in")))) {
+	while (parse_take(p, ',') && (parse_is(p, '(') || (p->tok.kind == T_NAME && !parse_is_word(p,
+			"in")))) {
 		struct node *part = *tail = target_part(p);
 		tail = &part->next;
 	}

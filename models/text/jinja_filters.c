@@ -91,7 +91,8 @@ static struct value escape(struct vm *vm, const struct call *c)
 
 static struct value replace(struct vm *vm, const struct call *c)
 {
-	return string_replace(vm, value_string(vm, c->self), value_string(vm, c->arg[0]), value_string(vm, c->arg[1]),
+	return string_replace(vm, value_string(vm, c->self), value_string(vm, c->arg[0]),
+			value_string(vm, c->arg[1]),
 		arg_int(vm, c, 2, -1));
 }
 
@@ -127,7 +128,8 @@ static struct value indent(struct vm *vm, const struct call *c)
 	struct text t = {0};
 
 	if (s.kind != J_STRING)
-		return s.kind == J_UNDEFINED ? op_attr(vm, s, "indent") : vm_fail(vm, "indent: expected a string");
+		return s.kind == J_UNDEFINED ? op_attr(vm, s, "indent") : vm_fail(vm,
+				"indent: expected a string");
 	/* as Jinja: a newline is added, so that a last empty line counts as one */
 	text_put(vm, &t, s.s, s.len);
 	text_put(vm, &t, "\n", 1);
@@ -154,7 +156,8 @@ static const char *separator(struct vm *vm, struct value pair, int i, const char
 {
 	if (pair.kind == J_ABSENT || pair.kind == J_NONE)
 		return absent;
-	if ((pair.kind != J_LIST && pair.kind != J_TUPLE) || pair.list->n != 2 || pair.list->v[i].kind != J_STRING) {
+	if ((pair.kind != J_LIST && pair.kind != J_TUPLE) || pair.list->n != 2 ||
+			pair.list->v[i].kind != J_STRING) {
 		vm_fail(vm, "tojson: expected two separators");
 		return absent;
 	}
@@ -164,7 +167,8 @@ static const char *separator(struct vm *vm, struct value pair, int i, const char
 
 static struct value tojson(struct vm *vm, const struct call *c)
 {
-	struct json_style style = {.ascii = arg_bool(c, 0, false), .indent = json_indent(vm, c), .sorted = arg_bool(c, 3, false)};
+	struct json_style style = {.ascii = arg_bool(c, 0, false), .indent = json_indent(vm, c),
+			.sorted = arg_bool(c, 3, false)};
 	struct text t = {0};
 
 	style.item = separator(vm, c->arg[2], 0, style.indent.kind == J_STRING ? "," : ", ");
@@ -203,7 +207,8 @@ static bool read_float(struct vm *vm, struct value v, double *out)
 	char text[320], *end;
 
 	/* hexadecimal is C's, not Python's */
-	if (!s.len || s.len >= sizeof text || memchr(s.s, 'x', s.len) || memchr(s.s, 'X', s.len) || memchr(s.s, '(', s.len))
+	if (!s.len || s.len >= sizeof text || memchr(s.s, 'x', s.len) || memchr(s.s, 'X', s.len) ||
+			memchr(s.s, '(', s.len))
 		return false;
 	memcpy(text, s.s, s.len);
 	text[s.len] = 0;
@@ -259,7 +264,8 @@ static struct value absolute(struct vm *vm, const struct call *c)
 
 	if (v.kind == J_FLOAT)
 		return value_float(fabs(v.f));
-	return is_number(v) && (v.kind == J_BOOL || v.i >= 0) ? op_negate(vm, '+', v) : op_negate(vm, '-', v);
+	return is_number(v) && (v.kind == J_BOOL || v.i >= 0) ? op_negate(vm, '+', v) : op_negate(vm,
+			'-', v);
 }
 
 /* Decimal digits round as Python's round(): to the nearest, and what lies between to the even one. */
@@ -283,11 +289,14 @@ static struct value rounded(struct vm *vm, const struct call *c)
 	struct value how = arg_text(vm, c, 1, "common"), v = c->self;
 
 	if (!is_number(v) || digits < -18 || digits > 30)
-		return v.kind == J_UNDEFINED ? op_attr(vm, v, "round") : vm_fail(vm, "round: expected a number");
+		return v.kind == J_UNDEFINED ? op_attr(vm, v, "round") : vm_fail(vm,
+				"round: expected a number");
 	if (op_equal(vm, how, value_text("common", 6)))
-		return digits < 0 && v.kind != J_FLOAT ? vm_fail(vm, "round: expected digits behind the point") :
+		return digits < 0 && v.kind != J_FLOAT ? vm_fail(vm,
+				"round: expected digits behind the point") :
 			round_common(v.kind == J_BOOL ? value_int(v.truth) : v, digits);
-	double unit = pow(10, (double)digits), x = v.kind == J_FLOAT ? v.f : v.kind == J_INT ? (double)v.i : v.truth;
+	double unit = pow(10, (double)digits), x = v.kind == J_FLOAT ? v.f : v.kind == J_INT ?
+			(double)v.i : v.truth;
 	if (op_equal(vm, how, value_text("ceil", 4)))
 		return value_float(ceil(x * unit) / unit);
 	return op_equal(vm, how, value_text("floor", 5)) ? value_float(floor(x * unit) / unit) :

@@ -69,7 +69,8 @@ static void put_number(struct vm *vm, struct text *t, const struct spec *spec, s
 	if (spec->precision < 0)
 		n = snprintf(fmt, sizeof fmt, "%%%s*%s%c", spec->flags, integral ? "ll" : "", spec->letter);
 	else
-		n = snprintf(fmt, sizeof fmt, "%%%s*.%d%s%c", spec->flags, spec->precision, integral ? "ll" : "", spec->letter);
+		n = snprintf(fmt, sizeof fmt, "%%%s*.%d%s%c", spec->flags, spec->precision, integral ?
+				"ll" : "", spec->letter);
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
 	if (integral)
@@ -122,7 +123,8 @@ struct value string_percent(struct vm *vm, struct value format, struct value arg
 }
 
 /* What {field} stands for: the next argument, one by number, or one by name. */
-static struct value field_value(struct vm *vm, const char *s, size_t len, const struct args *args, size_t *next)
+static struct value field_value(struct vm *vm, const char *s, size_t len, const struct args *args,
+		size_t *next)
 {
 	char digits[8] = {0};
 	size_t i = *next;

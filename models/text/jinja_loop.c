@@ -139,7 +139,8 @@ static struct value loop_method(struct vm *vm, struct loop *loop, const char *na
 
 struct value loop_attr(struct vm *vm, struct loop *loop, const char *name)
 {
-	static const char *const names[] = {"index", "index0", "first", "last", "length", "revindex", "revindex0",
+	static const char *const names[] = {"index", "index0", "first", "last", "length", "revindex",
+			"revindex0",
 		"previtem", "nextitem", "depth", "depth0"};
 	size_t i = 0;
 
@@ -154,7 +155,8 @@ struct value loop_attr(struct vm *vm, struct loop *loop, const char *name)
 	case 5: return value_int(measure(vm, loop) - loop->index);
 	case 6: return value_int(measure(vm, loop) - loop->index - 1);
 	case 7: return loop->index ? loop->before : value_undefined("previtem");
-	case 8: return look_ahead(vm, loop) ? loop->ahead.list->v[loop->given_ahead] : value_undefined("nextitem");
+	case 8: return look_ahead(vm, loop) ? loop->ahead.list->v[loop->given_ahead] :
+			value_undefined("nextitem");
 	case 9: return value_int(1);
 	case 10: return value_int(0);
 	default: return loop_method(vm, loop, name);

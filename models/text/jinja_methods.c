@@ -97,14 +97,16 @@ static const char *find_last(struct vm *vm, const char *s, size_t len, struct va
 
 static struct value position(struct vm *vm, struct value s, const char *at)
 {
-	return value_int(at && vm_work(vm, s.len) ? (int64_t)string_count(s.s, (size_t)(at - s.s)) : -1);
+	return value_int(at && vm_work(vm, s.len) ? (int64_t)string_count(s.s, (size_t)(at - s.s)) :
+			-1);
 }
 
 static struct value find(struct vm *vm, const struct call *c)
 {
 	struct value part = arg_text(vm, c, 0, "");
 
-	return position(vm, c->self, vm_work(vm, c->self.len) ? memmem(c->self.s, c->self.len, part.s, part.len) : NULL);
+	return position(vm, c->self, vm_work(vm, c->self.len) ? memmem(c->self.s, c->self.len, part.s,
+			part.len) : NULL);
 }
 
 static struct value rfind(struct vm *vm, const struct call *c)
@@ -152,7 +154,8 @@ static const char *skip_back(const char *start, const char *p, bool space)
 	return p;
 }
 
-static void split_space(struct vm *vm, struct value out, const char *p, const char *end, int64_t limit)
+static void split_space(struct vm *vm, struct value out, const char *p, const char *end,
+		int64_t limit)
 {
 	while ((p = skip(p, end, true)) < end && !vm->failed) {
 		const char *word = limit-- == 0 ? end : skip(p, end, false);
@@ -161,7 +164,8 @@ static void split_space(struct vm *vm, struct value out, const char *p, const ch
 	}
 }
 
-static void rsplit_space(struct vm *vm, struct value out, const char *start, const char *p, int64_t limit)
+static void rsplit_space(struct vm *vm, struct value out, const char *start, const char *p,
+		int64_t limit)
 {
 	while ((p = skip_back(start, p, true)) > start && !vm->failed) {
 		const char *word = limit-- == 0 ? start : skip_back(start, p, false);
@@ -170,18 +174,21 @@ static void rsplit_space(struct vm *vm, struct value out, const char *start, con
 	}
 }
 
-static void split_at(struct vm *vm, struct value out, const char *p, const char *end, struct value sep, int64_t limit)
+static void split_at(struct vm *vm, struct value out, const char *p, const char *end,
+		struct value sep, int64_t limit)
 {
 	const char *at;
 
-	for (; limit != 0 && vm_work(vm, 0) && (at = memmem(p, (size_t)(end - p), sep.s, sep.len)); limit--) {
+	for (; limit != 0 && vm_work(vm, 0) && (at = memmem(p, (size_t)(end - p), sep.s,
+			sep.len)); limit--) {
 		list_push(vm, out, value_text(p, (size_t)(at - p)));
 		p = at + sep.len;
 	}
 	list_push(vm, out, value_text(p, (size_t)(end - p)));
 }
 
-static void rsplit_at(struct vm *vm, struct value out, const char *start, const char *p, struct value sep, int64_t limit)
+static void rsplit_at(struct vm *vm, struct value out, const char *start, const char *p,
+		struct value sep, int64_t limit)
 {
 	const char *at;
 
@@ -306,13 +313,17 @@ static struct value islower_(struct vm *vm, const struct call *c)
 
 static const struct builtin string_methods[] = {
 	{"strip", "chars", strip}, {"lstrip", "chars", lstrip}, {"rstrip", "chars", rstrip},
-	{"upper", "", upper}, {"lower", "", lower}, {"title", "", title}, {"capitalize", "", capitalize},
+	{"upper", "", upper}, {"lower", "", lower}, {"title", "", title}, {"capitalize", "",
+			capitalize},
 	{"startswith", "prefix!", startswith}, {"endswith", "suffix!", endswith},
 	{"removeprefix", "prefix!", removeprefix}, {"removesuffix", "suffix!", removesuffix},
-	{"find", "sub!", find}, {"rfind", "sub!", rfind}, {"count", "sub!", count}, {"replace", "old! new! count", replace},
-	{"split", "sep maxsplit", split}, {"rsplit", "sep maxsplit", rsplit}, {"splitlines", "", splitlines},
+	{"find", "sub!", find}, {"rfind", "sub!", rfind}, {"count", "sub!", count}, {"replace",
+			"old! new! count", replace},
+	{"split", "sep maxsplit", split}, {"rsplit", "sep maxsplit", rsplit}, {"splitlines", "",
+			splitlines},
 	{"join", "iterable!", join}, {"format", NULL, format},
-	{"isalpha", "", isalpha_}, {"isdigit", "", isdigit_}, {"isalnum", "", isalnum_}, {"isspace", "", isspace_},
+	{"isalpha", "", isalpha_}, {"isdigit", "", isdigit_}, {"isalnum", "", isalnum_}, {"isspace", "",
+			isspace_},
 	{"isupper", "", isupper_}, {"islower", "", islower_}, {NULL, NULL, NULL}
 };
 
@@ -366,7 +377,8 @@ static struct value get(struct vm *vm, const struct call *c)
 }
 
 static const struct builtin dict_methods[] = {
-	{"items", "", items}, {"keys", "", keys}, {"values", "", values}, {"get", "key! default", get}, {NULL, NULL, NULL}
+	{"items", "", items}, {"keys", "", keys}, {"values", "", values}, {"get", "key! default", get},
+			{NULL, NULL, NULL}
 };
 
 /* the one change to a value that templates in use make, though transformers' sandbox refuses it */
@@ -394,7 +406,8 @@ static struct value list_index(struct vm *vm, const struct call *c)
 }
 
 static const struct builtin list_methods[] = {
-	{"count", "value!", list_count}, {"index", "value!", list_index}, {"append", "object!", append}, {NULL, NULL, NULL}
+	{"count", "value!", list_count}, {"index", "value!", list_index}, {"append", "object!", append},
+			{NULL, NULL, NULL}
 };
 
 const struct builtin *method_find(struct value of, const char *name)
@@ -405,7 +418,8 @@ const struct builtin *method_find(struct value of, const char *name)
 		return builtin_find(dict_methods, name);
 	if (of.kind == J_LIST)
 		return builtin_find(list_methods, name);
-	return of.kind == J_TUPLE && strcmp(name, "append") != 0 ? builtin_find(list_methods, name) : NULL;
+	return of.kind == J_TUPLE && strcmp(name, "append") != 0 ? builtin_find(list_methods, name) :
+			NULL;
 }
 
 /* ---- functions ---- */
@@ -413,7 +427,8 @@ const struct builtin *method_find(struct value of, const char *name)
 static struct value range(struct vm *vm, const struct call *c)
 {
 	bool one = c->arg[1].kind == J_ABSENT;
-	int64_t start = one ? 0 : arg_int(vm, c, 0, 0), stop = arg_int(vm, c, one ? 0 : 1, 0), step = arg_int(vm, c, 2, 1);
+	int64_t start = one ? 0 : arg_int(vm, c, 0, 0), stop = arg_int(vm, c, one ? 0 : 1, 0),
+			step = arg_int(vm, c, 2, 1);
 	struct value out = value_list(vm, J_RANGE);
 
 	if (c->arg[0].kind == J_UNDEFINED)
@@ -480,7 +495,8 @@ static bool is_plain_time_format(struct value s)
 		if (s.s[i] != '%')
 			continue;
 		i += i + 1 < s.len && s.s[i + 1] == '-' ? 2 : 1;
-		if (i >= s.len || !((s.s[i] | 32) >= 'a' && (s.s[i] | 32) <= 'z') || s.s[i] == 'E' || s.s[i] == 'O')
+		if (i >= s.len || !((s.s[i] | 32) >= 'a' && (s.s[i] | 32) <= 'z') || s.s[i] == 'E' ||
+				s.s[i] == 'O')
 			if (i >= s.len || s.s[i] != '%')
 				return false;
 	}
@@ -508,5 +524,6 @@ static struct value strftime_now(struct vm *vm, const struct call *c)
 
 const struct builtin jinja_functions[] = {
 	{"range", "start! stop step", range}, {"dict", NULL, dict}, {"namespace", NULL, namespace},
-	{"raise_exception", "message!", raise_exception}, {"strftime_now", "format!", strftime_now}, {NULL, NULL, NULL}
+	{"raise_exception", "message!", raise_exception}, {"strftime_now", "format!", strftime_now},
+			{NULL, NULL, NULL}
 };

@@ -48,7 +48,8 @@ void print_float(struct vm *vm, struct text *t, double x)
 
 /* ---- repr ---- */
 
-static void print_escaped(struct vm *vm, struct text *t, int32_t c, const char *s, size_t n, char quote)
+static void print_escaped(struct vm *vm, struct text *t, int32_t c, const char *s, size_t n,
+		char quote)
 {
 	static const char plain[] = "\n\r\t\\", letters[] = "nrt\\";
 	const char *at = c < 128 && c ? strchr(plain, (int)c) : NULL;
@@ -60,7 +61,8 @@ static void print_escaped(struct vm *vm, struct text *t, int32_t c, const char *
 	else if (string_is_printable(c))
 		text_put(vm, t, s, n);
 	else
-		text_printf(vm, t, c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x", (unsigned)c);
+		text_printf(vm, t, c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x",
+				(unsigned)c);
 }
 
 static void repr_string(struct vm *vm, struct text *t, struct value v)
@@ -84,7 +86,8 @@ static void repr_string(struct vm *vm, struct text *t, struct value v)
 
 static void repr_at(struct vm *vm, struct text *t, struct value v, int depth);
 
-static void repr_items(struct vm *vm, struct text *t, const struct list *list, const char *ends, int depth)
+static void repr_items(struct vm *vm, struct text *t, const struct list *list, const char *ends,
+		int depth)
 {
 	text_put(vm, t, ends, 1);
 	for (size_t i = 0; i < list->n && !vm->failed; i++) {
@@ -196,7 +199,8 @@ struct value value_string(struct vm *vm, struct value v)
 
 /* ---- JSON ---- */
 
-static void json_escaped(struct vm *vm, struct text *t, int32_t c, const char *s, size_t n, bool ascii)
+static void json_escaped(struct vm *vm, struct text *t, int32_t c, const char *s, size_t n,
+		bool ascii)
 {
 	static const char plain[] = "\"\\\n\r\t\f\b", letters[] = "\"\\nrtfb";
 	const char *at = c < 128 && c ? strchr(plain, (int)c) : NULL;
@@ -204,7 +208,8 @@ static void json_escaped(struct vm *vm, struct text *t, int32_t c, const char *s
 	if (at)
 		text_printf(vm, t, "\\%c", letters[at - plain]);
 	else if (c >= 0x10000 && ascii)
-		text_printf(vm, t, "\\u%04x\\u%04x", 0xd7c0u + ((unsigned)c >> 10), 0xdc00u | ((unsigned)c & 0x3ff));
+		text_printf(vm, t, "\\u%04x\\u%04x", 0xd7c0u + ((unsigned)c >> 10),
+				0xdc00u | ((unsigned)c & 0x3ff));
 	else if (c < ' ' || (c > 126 && ascii))
 		text_printf(vm, t, "\\u%04x", (unsigned)c);
 	else
@@ -251,7 +256,8 @@ static void json_newline(struct vm *vm, struct text *t, const struct json_style 
 		text_put(vm, t, style->indent.s, style->indent.len);
 }
 
-static void json_key(struct vm *vm, struct text *t, struct value key, const struct json_style *style)
+static void json_key(struct vm *vm, struct text *t, struct value key,
+		const struct json_style *style)
 {
 	if (key.kind == J_STRING) {
 		json_string(vm, t, key, style->ascii);
@@ -264,7 +270,8 @@ static void json_key(struct vm *vm, struct text *t, struct value key, const stru
 	}
 }
 
-static void json_list(struct vm *vm, struct text *t, const struct list *list, const struct json_style *style, int depth)
+static void json_list(struct vm *vm, struct text *t, const struct list *list,
+		const struct json_style *style, int depth)
 {
 	text_puts(vm, t, "[");
 	for (size_t i = 0; i < list->n && !vm->failed; i++) {
@@ -294,7 +301,8 @@ static struct pair *sorted_pairs(struct vm *vm, const struct dict *dict)
 	return vm->failed ? NULL : at;
 }
 
-static void json_dict(struct vm *vm, struct text *t, const struct dict *dict, const struct json_style *style, int depth)
+static void json_dict(struct vm *vm, struct text *t, const struct dict *dict,
+		const struct json_style *style, int depth)
 {
 	const struct pair *at = style->sorted ? sorted_pairs(vm, dict) : dict->at;
 
@@ -312,7 +320,8 @@ static void json_dict(struct vm *vm, struct text *t, const struct dict *dict, co
 	text_puts(vm, t, "}");
 }
 
-void print_json(struct vm *vm, struct text *t, struct value v, const struct json_style *style, int depth)
+void print_json(struct vm *vm, struct text *t, struct value v, const struct json_style *style,
+		int depth)
 {
 	if (depth > NEST_LIMIT)
 		vm_fail(vm, "values nested more than %d deep", NEST_LIMIT);

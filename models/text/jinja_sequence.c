@@ -25,7 +25,8 @@ static struct value first(struct vm *vm, const struct call *c)
 	struct value item;
 	struct iter it;
 
-	return iter_open(vm, c->self, &it) && iter_next(vm, &it, &item) ? item : value_undefined("first of nothing");
+	return iter_open(vm, c->self, &it) && iter_next(vm, &it, &item) ? item :
+			value_undefined("first of nothing");
 }
 
 static struct value last(struct vm *vm, const struct call *c)
@@ -54,7 +55,8 @@ static struct value reverse(struct vm *vm, const struct call *c)
 
 static struct value join(struct vm *vm, const struct call *c)
 {
-	struct value sep = c->arg[0].kind == J_ABSENT ? value_text("", 0) : value_string(vm, c->arg[0]), item;
+	struct value sep = c->arg[0].kind == J_ABSENT ? value_text("", 0) : value_string(vm, c->arg[0]),
+			item;
 	struct value items = c->self;
 	struct iter it;
 
@@ -135,7 +137,8 @@ static struct value sort_key(struct vm *vm, struct value item, const struct call
 	if (path.kind == J_STRING) {
 		const char *s = path.s, *end = s + path.len, *comma;
 		for (; !vm->failed && (comma = memchr(s, ',', (size_t)(end - s))); s = comma + 1)
-			list_push(vm, keys, fold_case(vm, op_path(vm, item, value_text(s, (size_t)(comma - s))), sensitive));
+			list_push(vm, keys, fold_case(vm, op_path(vm, item, value_text(s, (size_t)(comma - s))),
+					sensitive));
 		path = value_text(s, (size_t)(end - s));
 	}
 	if (!vm->failed)
@@ -162,7 +165,8 @@ static struct value dictsort(struct vm *vm, const struct call *c)
 	if (!op_equal(vm, by, value_text("key", 3)) && !op_equal(vm, by, value_text("value", 5)))
 		return vm_fail(vm, "dictsort: expected to sort by key or value");
 	if (c->self.kind != J_DICT)
-		return op_attr(vm, c->self, "items").kind == J_UNDEFINED ? vm_fail(vm, "dictsort: expected a mapping") : c->self;
+		return op_attr(vm, c->self, "items").kind == J_UNDEFINED ? vm_fail(vm,
+				"dictsort: expected a mapping") : c->self;
 	return sorted(vm, items(vm, c), c, arg_bool(c, 2, false), dictsort_key);
 }
 
@@ -224,7 +228,8 @@ static struct value unique(struct vm *vm, const struct call *c)
 
 /* ---- map, select, reject: of what is false, nothing, even if it cannot be walked ---- */
 
-static const struct builtin *named(struct vm *vm, struct value name, const struct builtin *(*find)(const char *))
+static const struct builtin *named(struct vm *vm, struct value name,
+		const struct builtin *(*find)(const char *))
 {
 	char text[32] = {0};
 
@@ -251,7 +256,8 @@ static struct value named_value(struct vm *vm, const struct args *args, const ch
 
 static struct value map_attribute(struct vm *vm, const struct call *c, struct value path)
 {
-	struct value out = value_list(vm, J_GENERATOR), absent = named_value(vm, c->args, "default"), item;
+	struct value out = value_list(vm, J_GENERATOR), absent = named_value(vm, c->args, "default"),
+			item;
 	struct iter it;
 
 	if (!op_truth(c->self) || !iter_open(vm, c->self, &it))
@@ -265,11 +271,13 @@ static struct value map_attribute(struct vm *vm, const struct call *c, struct va
 
 static struct value map(struct vm *vm, const struct call *c)
 {
-	struct value out = value_list(vm, J_GENERATOR), path = named_value(vm, c->args, "attribute"), item;
+	struct value out = value_list(vm, J_GENERATOR), path = named_value(vm, c->args, "attribute"),
+			item;
 	struct iter it;
 
 	if (!c->args->n)
-		return path.kind == J_ABSENT ? vm_fail(vm, "map: expected a filter or attribute=") : map_attribute(vm, c, path);
+		return path.kind == J_ABSENT ? vm_fail(vm, "map: expected a filter or attribute=") :
+				map_attribute(vm, c, path);
 	const struct builtin *fn = named(vm, c->args->v[0], filter_find);
 	struct args args = behind(c->args, 1);
 	if (fn && op_truth(c->self) && iter_open(vm, c->self, &it))

@@ -15,7 +15,8 @@ int32_t string_get(const char *s, const char *end, size_t *bytes)
 	*bytes = 1;
 	if (c < 0x80)
 		return c;
-	utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)s, end - s < 4 ? end - s : 4, &c);
+	utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)s, end - s < 4 ? end - s : 4,
+			&c);
 	if (n < 1)
 		return INVALID + (unsigned char)*s;
 	*bytes = (size_t)n;
@@ -60,7 +61,8 @@ bool string_is_space(int32_t c)
 {
 	if (c < 0x80)
 		return c == ' ' || (c >= '\t' && c <= '\r') || (c >= 0x1c && c <= 0x1f);
-	return c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 ||
+	return c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 ||
+			c == 0x2029 ||
 		c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
@@ -92,10 +94,12 @@ static bool is_cased(int32_t c)
 {
 	utf8proc_category_t category = utf8proc_category(c);
 
-	return category == UTF8PROC_CATEGORY_LU || category == UTF8PROC_CATEGORY_LL || category == UTF8PROC_CATEGORY_LT;
+	return category == UTF8PROC_CATEGORY_LU || category == UTF8PROC_CATEGORY_LL ||
+			category == UTF8PROC_CATEGORY_LT;
 }
 
-static void put_cased(struct vm *vm, struct text *t, const char *s, size_t n, int32_t c, enum letter_case how)
+static void put_cased(struct vm *vm, struct text *t, const char *s, size_t n, int32_t c,
+		enum letter_case how)
 {
 	char out[4];
 
@@ -104,7 +108,8 @@ static void put_cased(struct vm *vm, struct text *t, const char *s, size_t n, in
 	} else if (c == SHARP_S && how != LOWER) {
 		text_puts(vm, t, how == UPPER ? "SS" : "Ss");
 	} else {
-		c = how == UPPER ? utf8proc_toupper(c) : how == LOWER ? utf8proc_tolower(c) : utf8proc_totitle(c);
+		c = how == UPPER ? utf8proc_toupper(c) : how == LOWER ? utf8proc_tolower(c) :
+				utf8proc_totitle(c);
 		text_put(vm, t, out, string_put(out, c));
 	}
 }
@@ -113,7 +118,8 @@ static void put_cased(struct vm *vm, struct text *t, const char *s, size_t n, in
 static bool starts_word(int32_t before, enum letter_case how)
 {
 	if (how == TITLE_WORDS)
-		return before < 0 || string_is_space(before) || (before < 128 && before && strchr("-({[<", (int)before));
+		return before < 0 || string_is_space(before) || (before < 128 && before && strchr("-({[<",
+				(int)before));
 	return before < 0 || !is_cased(before);
 }
 
@@ -191,14 +197,16 @@ static struct value replace_between(struct vm *vm, struct value v, struct value 
 	return text_value(&t);
 }
 
-struct value string_replace(struct vm *vm, struct value v, struct value old, struct value new, int64_t count)
+struct value string_replace(struct vm *vm, struct value v, struct value old, struct value new,
+		int64_t count)
 {
 	const char *p = v.s, *end = v.s + v.len, *at;
 	struct text t = {0};
 
 	if (!old.len)
 		return replace_between(vm, v, new, count);
-	for (; count != 0 && vm_work(vm, 0) && (at = memmem(p, (size_t)(end - p), old.s, old.len)); count--) {
+	for (; count != 0 && vm_work(vm, 0) && (at = memmem(p, (size_t)(end - p), old.s,
+			old.len)); count--) {
 		text_put(vm, &t, p, (size_t)(at - p));
 		text_put(vm, &t, new.s, new.len);
 		p = at + old.len;
@@ -246,7 +254,8 @@ struct value string_join(struct vm *vm, struct value sep, struct value items)
 
 static bool ends_line(int32_t c)
 {
-	return (c >= '\n' && c <= '\r') || (c >= 0x1c && c <= 0x1e) || c == 0x85 || c == 0x2028 || c == 0x2029;
+	return (c >= '\n' && c <= '\r') || (c >= 0x1c && c <= 0x1e) || c == 0x85 || c == 0x2028 ||
+			c == 0x2029;
 }
 
 struct value string_lines(struct vm *vm, struct value v)

@@ -45,7 +45,8 @@ static char *render(const wf_template *t, wf_error *err, size_t input, size_t *l
 		void (*fill)(struct vm *, struct scope *, const void *), const void *arg)
 {
 	struct text out = {0};
-	struct vm vm = {.err = err, .out = &out, .output = OUTPUT_LIMIT + input, .memory = MEMORY_LIMIT + MEMORY_PER_BYTE * input,
+	struct vm vm = {.err = err, .out = &out, .output = OUTPUT_LIMIT + input,
+			.memory = MEMORY_LIMIT + MEMORY_PER_BYTE * input,
 		.step_limit = STEP_LIMIT + STEPS_PER_BYTE * (int64_t)input};
 	char *s = NULL;
 
@@ -67,7 +68,8 @@ static char *render(const wf_template *t, wf_error *err, size_t input, size_t *l
 
 /* ---- roles and contents ---- */
 
-struct conversation { const struct wf_message *messages; int n; bool prompt; const char *bos, *eos; };
+struct conversation { const struct wf_message *messages; int n; bool prompt; const char *bos,
+		*eos; };
 
 static struct value c_string(const char *s)
 {
@@ -98,14 +100,16 @@ static void fill_conversation(struct vm *vm, struct scope *s, const void *arg)
 		scope_set(vm, s, "eos_token", c_string(c->eos));
 }
 
-char *wf_template_render(const wf_template *t, wf_error *err, const struct wf_message *messages, int n,
+char *wf_template_render(const wf_template *t, wf_error *err, const struct wf_message *messages,
+		int n,
 		bool generation_prompt, const char *bos, const char *eos, size_t *len)
 {
 	struct conversation c = {messages, n, generation_prompt, bos, eos};
 	size_t input = 0;
 
 	for (int i = 0; i < n; i++)
-		input += (messages[i].role ? strlen(messages[i].role) : 0) + (messages[i].content ? strlen(messages[i].content) : 0);
+		input += (messages[i].role ? strlen(messages[i].role) : 0) + (messages[i].content ?
+				strlen(messages[i].content) : 0);
 	return render(t, err, input, len, fill_conversation, &c);
 }
 
@@ -159,7 +163,8 @@ static void fill_json(struct vm *vm, struct scope *s, const void *arg)
 		scope_set(vm, s, key, from_json(vm, item, 0));
 }
 
-char *wf_template_render_json(const wf_template *t, wf_error *err, const char *json, size_t json_len, size_t *len)
+char *wf_template_render_json(const wf_template *t, wf_error *err, const char *json,
+		size_t json_len, size_t *len)
 {
 	json_t *root = json_read(err, "template", json, json_len);
 	char *s = NULL;
