@@ -32,15 +32,25 @@ static inline wf_config config_of(const struct shape *s)
 		.rope_dim = s->hdim, .ctx = 512};
 }
 
-static inline void side_open(struct side *a, const wf_arch *arch, const wf_config *c, wf_dtype weights, wf_dtype kv)
+/* act: what is kept between kernels.  from: weights, or NULL to make some of type `weights`. */
+static inline void side_open_as(struct side *a, const wf_arch *arch, const wf_config *c, wf_dtype weights, wf_dtype kv,
+		wf_dtype act, const wf_weights *from)
 {
 	memset(a, 0, sizeof *a);
 	a->arena = wf_arena_new();
 	a->g = wf_graph_new(a->arena, &a->err, wf_ops);
 	a->g->wdtype = weights;
 	a->g->kvtype = kv;
+	a->g->act = act;
+	a->g->weights = from;
 	arch->build(a->g, c);
-	a->g->weights = wf_random_weights(a->g, a->arena, 1);
+	if (!from)
+		a->g->weights = wf_random_weights(a->g, a->arena, 1);
+}
+
+static inline void side_open(struct side *a, const wf_arch *arch, const wf_config *c, wf_dtype weights, wf_dtype kv)
+{
+	side_open_as(a, arch, c, weights, kv, WF_F32, NULL);
 }
 
 static inline void side_close(struct side *a)

@@ -101,6 +101,7 @@ int  nvrtc_key(wf_error *, const struct cuda_build_opt *, const char *source, st
 /* Where a pointer of a kernel comes from; the host resolves it for each kernel that shares the page. */
 enum page_source {
 	PAGE_TABLE,                           /* the binding table */
+	PAGE_TOKEN_TABLE,                     /* the same with every token a sequence of its own, as long as it sees */
 	PAGE_VALUE,                           /* an activation */
 	PAGE_CONSTANT,                        /* a weight as laid out on the device */
 	PAGE_KV,                              /* bytes from a page's start to the cache node's layer */
@@ -357,7 +358,7 @@ struct memory {
 	struct load_item *item;               /* the same, ascending */
 	int nitem;
 	CUdeviceptr *output;                  /* [nout] f32, at the plan's bounds */
-	CUdeviceptr rows, product, unpacked, parts, counters, chosen, workspace, table;
+	CUdeviceptr rows, product, unpacked, parts, counters, chosen, workspace, table, token_table;
 	size_t counter_bytes, table_bytes;
 	CUdeviceptr kv_base[TABLE_MAXCLASS];
 };

@@ -391,7 +391,7 @@ static void define_attend(struct emit *e, struct page *p)
 	page_define(p, "SINKS", "%d", t->nin > 3);
 	page_define(p, "MMA", "%d", is_16bit(kv->dtype) && is_16bit(e->plan->g->act));
 	page_define(p, "ARGS", "1");
-	page_pointer(p, PAGE_TABLE, NULL, "const struct table *", "table");
+	page_pointer(p, e->single ? PAGE_TABLE : PAGE_TOKEN_TABLE, NULL, "const struct table *", "table");
 	page_pointer(p, PAGE_VALUE, q, "const XTYPE *", "q");
 	page_pointer(p, PAGE_VALUE, t, "XTYPE *", "y");
 	page_pointer(p, PAGE_KV, kv, "wide", "layer");
@@ -448,7 +448,7 @@ static int emit_attend(struct emit *e)
 
 	if (why)
 		return refuse(e, why);
-	return emit_decode(e);
+	return emit_decode(e);                /* of several tokens of a sequence: each as one of its own */
 }
 
 /* ---- all kinds ------------------------------------------------------------------------------------------------ */

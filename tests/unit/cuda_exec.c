@@ -23,8 +23,7 @@ static int open_side(struct side *a, int seqs, struct wf_exec_opt exec)
 {
 	wf_config c = config_of(&small);
 
-	side_open(a, &wf_arch_llama, &c, WF_F16, WF_F16);
-	a->g->act = WF_F16;
+	side_open_as(a, &wf_arch_llama, &c, WF_F16, WF_F16, WF_F16, NULL);
 	a->plan = wf_plan_build(a->g, wf_rules, &wf_backend_cuda, &(struct wf_plan_opt){.max_tokens = 4 * seqs, .max_seqs = seqs,
 		.max_rows = seqs, .verify = true});
 	if (!a->plan)

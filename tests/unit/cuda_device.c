@@ -1,0 +1,299 @@
+/* cuda_device.c - whole plans on a GPU against the definition: shapes, types, mixed batches, chunks.
+ * Needs a GPU; skipped without one. */
+#include "backends/cuda/cuda.h"
+#include "harness.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+
+enum { SEQS = 5, STEPS = 5, TOKENS = 40 };
+
+static uint64_t state = 88172645463325252ull;
+static const char *cache = "build/kernels";
+
+static int below(int n)
+{
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return (int)(state % (uint64_t)n);
+}
+
+static bool has_gpu(void)
+{
+	struct cuda_report report;
+
+	cuda_devices(&report);
+	if (report.ngpu && strcmp(report.gpu[0].name, "Fake GPU"))
+		return true;
+	print_message("skipped: no GPU (%s)\n", report.problem);
+	return false;
+}
+
+static struct shape random_shape(void)
+{
+	static const int dims[] = {32, 48, 64, 72, 100, 160, 520}, heads[] = {8, 16, 24, 32, 64, 80, 128, 256};
+	int nkv = 1 + below(3);
+
+	return (struct shape){.dim = dims[below(7)], .nlayer = 1 + below(2), .nkv = nkv, .nhead = nkv * (1 + below(4)),
+		.hdim = heads[below(8)], .ffn = 16 + 8 * below(40), .vocab = 100 + below(200)};
+}
+
+/* ---- one case ---- */
+
+struct options { wf_dtype weights, kv, act; const char *skip; bool no_graph; const wf_weights *from; };
+
+static void open_sides(struct side *fast, struct side *slow, const struct shape *shape, const struct options *o)
+{
+	wf_config c = config_of(shape);
+
+	side_open_as(fast, &wf_arch_llama, &c, o->weights, o->kv, o->act, o->from);
+	side_open_as(slow, &wf_arch_llama, &c, o->weights, o->kv, WF_F32, o->from);
+	fast->plan = wf_plan_build(fast->g, wf_rules, &wf_backend_cuda, &(struct wf_plan_opt){.max_tokens = SEQS * TOKENS,
+		.max_seqs = SEQS, .max_rows = SEQS * TOKENS, .skip = o->skip, .verify = true});
+	if (!fast->plan)
+		fail_msg("plan: %s", fast->err.text);
+	fast->runner = wf_runner_new(&fast->err, fast->plan, &(struct wf_runner_opt){.ctx = 2048, .page_tokens = 16,
+		.exec = {.cache = cache, .no_graph = o->no_graph}});
+	if (!fast->runner)
+		fail_msg("open: %s", fast->err.text);
+	assert_int_equal(define_open(slow, 16, 128), 0);
+}
+
+/* Prompts, chunks and single tokens of 1 to SEQS sequences, mixed; the worst step's error. */
+static double run_case(const struct shape *shape, const struct options *o)
+{
+	struct side fast, slow;
+	struct wf_piece f[SEQS], s[SEQS];
+	int32_t token[SEQS][TOKENS];
+	double worst = 0;
+
+	open_sides(&fast, &slow, shape, o);
+	for (int i = 0; i < SEQS; i++) {
+		f[i] = (struct wf_piece){.seq = wf_seq_new(wf_runner_slab(fast.runner)), .token = token[i]};
+		s[i] = (struct wf_piece){.seq = wf_seq_new(slow.slab), .token = token[i]};
+	}
+	for (int step = 0; step < STEPS; step++) {
+		const float *got;
+		float *want;
+		int64_t count;
+		int nrow, n = 1 + below(SEQS);
+		bool single = step % 2;
+		for (int i = 0; i < SEQS; i++) {
+			f[i].n = s[i].n = single ? 1 : 1 + below(TOKENS);
+			f[i].all_rows = s[i].all_rows = !single && below(2);
+			for (int k = 0; k < f[i].n; k++)
+				token[i][k] = below((int)shape->vocab);
+		}
+		if (wf_runner_step(fast.runner, f, n, &got, &nrow))
+			fail_msg("step: %s", fast.err.text);
+		assert_int_equal(define_step(&slow, s, n, &want, &count), 0);
+		worst = fmax(worst, nmse(got, want, count));
+		free(want);
+	}
+	for (int i = 0; i < SEQS; i++) {
+		wf_seq_free(wf_runner_slab(fast.runner), f[i].seq);
+		wf_seq_free(slow.slab, s[i].seq);
+	}
+	side_close(&fast);
+	side_close(&slow);
+	return worst;
+}
+
+static void expect(const char *what, const struct shape *shape, const struct options *o, double most)
+{
+	double e = run_case(shape, o);
+
+	print_message("%-10s %s weights %s kv %s dim %d heads %d/%d of %d ffn %d vocab %d skip %s: NMSE %.2g\n", what,
+		wf_dtypes[o->act].name, wf_dtypes[o->weights].name, wf_dtypes[o->kv].name, (int)shape->dim, (int)shape->nhead,
+		(int)shape->nkv, (int)shape->hdim, (int)shape->ffn, (int)shape->vocab, o->skip ? o->skip : "-", e);
+	if (!(e <= most))
+		fail_msg("NMSE %g, expected at most %g", e, most);
+}
+
+static void exact_plans_match(void **unused)
+{
+	static const char *const skips[] = {NULL, NULL, "fuse", "fold,fuse"};
+	static const wf_dtype types[] = {WF_F32, WF_F16, WF_BF16};
+
+	(void)unused;
+	if (!has_gpu())
+		skip();
+	for (int i = 0; i < 10; i++) {
+		struct shape shape = random_shape();
+		wf_dtype kv = types[i / 2 % 3];
+		expect("exact", &shape, &(struct options){.weights = types[i % 3], .kv = kv, .act = WF_F32, .skip = skips[i % 4],
+			.no_graph = i % 5 == 4}, kv == WF_F32 ? 1e-10 : 1e-6);
+	}
+}
+
+static void half_plans_are_close(void **unused)
+{
+	static const wf_dtype types[] = {WF_F16, WF_BF16};
+
+	(void)unused;
+	if (!has_gpu())
+		skip();
+	for (int i = 0; i < 10; i++) {
+		struct shape shape = random_shape();
+		wf_dtype act = types[i % 2];
+		expect("half", &shape, &(struct options){.weights = types[i / 2 % 2], .kv = act, .act = act,
+			.skip = i == 7 ? "fuse" : NULL}, act == WF_F16 && i / 2 % 2 == 0 ? 5e-5 : 2e-3);
+	}
+}
+
+/* ---- quantised weights: rows of real blocks ---- */
+
+struct quant { wf_weights weights; int n; struct { const char *name; struct wf_blob blob; } one[64]; };
+
+static int find(const wf_weights *w, const char *name, struct wf_blob *out)
+{
+	const struct quant *q = (const struct quant *)w;
+
+	for (int i = 0; i < q->n; i++)
+		if (!strcmp(q->one[i].name, name)) {
+			*out = q->one[i].blob;
+			return 0;
+		}
+	return -1;
+}
+
+static uint8_t *read_blocks(wf_dtype type, size_t bytes)
+{
+	const char *shared = getenv("WEFT_SHARED");
+	char path[256], name[16];
+	uint8_t *data = malloc(bytes);
+
+	snprintf(name, sizeof name, "%s", wf_dtypes[type].name);
+	for (char *c = name; *c; c++)
+		*c = (char)(*c >= 'a' && *c <= 'z' ? *c - 32 : *c);
+	snprintf(path, sizeof path, "%s/quants/%s.bin", shared ? shared : "../shared", name);
+	FILE *f = fopen(path, "rb");
+	bool whole = f && fread(data, 1, bytes, f) == bytes;
+	if (f)
+		fclose(f);
+	if (whole)
+		return data;
+	free(data);
+	return NULL;
+}
+
+/* Every matrix of the model from the 64 rows of 256 values there are, turned round. */
+static void make_quantised(struct quant *q, struct side *like, wf_dtype type, const uint8_t *blocks)
+{
+	size_t row = wf_row_bytes(type, 256);
+
+	q->weights.find = find;
+	for (int i = 0; i < like->g->nnode; i++) {
+		const wf_tensor *t = like->g->node[i];
+		if (t->op != &wf_op_weight)
+			continue;
+		struct wf_blob *b = &q->one[q->n].blob;
+		q->one[q->n++].name = t->name;
+		like->g->weights->find(like->g->weights, t->name, b);
+		if (t->ndim < 2 || t->dim[1] % 256)
+			continue;
+		int64_t per = t->dim[1] / 256;
+		uint8_t *data = wf_alloc_n(like->arena, (size_t)(t->dim[0] * per), row);
+		for (int64_t k = 0; k < t->dim[0] * per; k++)
+			memcpy(data + (size_t)k * row, blocks + (size_t)((k * 7 + i) % 64) * row, row);
+		b->dtype = type;
+		b->data = data;
+		b->bytes = (size_t)(t->dim[0] * per) * row;
+	}
+}
+
+static void quantised_plans_match(void **unused)
+{
+	static const struct shape shape = {.dim = 256, .nlayer = 1, .nhead = 4, .nkv = 2, .hdim = 64, .ffn = 512, .vocab = 96};
+	wf_config c = config_of(&shape);
+
+	(void)unused;
+	if (!has_gpu())
+		skip();
+	for (int type = WF_Q4_0; type < WF_NDTYPE; type++) {
+		uint8_t *blocks = read_blocks((wf_dtype)type, 64 * wf_row_bytes((wf_dtype)type, 256));
+		static struct quant q;
+		struct side like;
+		if (!blocks) {
+			print_message("no sample blocks of %s\n", wf_dtypes[type].name);
+			continue;
+		}
+		side_open(&like, &wf_arch_llama, &c, WF_F32, WF_F32);
+		memset(&q, 0, sizeof q);
+		make_quantised(&q, &like, (wf_dtype)type, blocks);
+		expect(wf_dtypes[type].name, &shape, &(struct options){.weights = (wf_dtype)type, .kv = WF_F32, .act = WF_F32,
+			.from = &q.weights}, 1e-9);
+		if (type % 3 == 0)
+			expect(wf_dtypes[type].name, &shape, &(struct options){.weights = (wf_dtype)type, .kv = WF_F16, .act = WF_F16,
+				.from = &q.weights}, 1e-3);
+		side_close(&like);
+		free(blocks);
+	}
+}
+
+/* ---- choices ---- */
+
+/* Greedy tokens chosen on the device, a step ahead, equal those from logits read back. */
+static void choices_agree(void **unused)
+{
+	static const struct shape shape = {.dim = 128, .nlayer = 2, .nhead = 4, .nkv = 4, .hdim = 32, .ffn = 256, .vocab = 1000};
+	const struct wf_sampling sets[] = {{.temp = 0, .repeat_penalty = 1}, {.temp = 0.8, .top_k = 40, .top_p = 0.95,
+		.min_p = 0.05, .repeat_penalty = 1, .seed = 7}, {.temp = 1.2, .top_p = 0.9, .repeat_penalty = 1, .seed = 9},
+		{.temp = 0.7, .top_k = 5, .top_p = 1, .repeat_penalty = 1, .seed = 11}};
+	wf_config c = config_of(&shape);
+
+	(void)unused;
+	if (!has_gpu())
+		skip();
+	for (size_t k = 0; k < sizeof sets / sizeof *sets; k++) {
+		int32_t host[24], device[24], start = 5;
+		for (int side = 0; side < 2; side++) {
+			struct side a;
+			side_open_as(&a, &wf_arch_llama, &c, WF_F32, WF_F32, WF_F32, NULL);
+			a.plan = wf_plan_build(a.g, wf_rules, &wf_backend_cuda, &(struct wf_plan_opt){.max_tokens = 4, .max_seqs = 1,
+				.max_rows = 1});
+			a.runner = a.plan ? wf_runner_new(&a.err, a.plan, &(struct wf_runner_opt){.ctx = 256, .exec = {.cache = cache}}) : NULL;
+			if (!a.runner)
+				fail_msg("%s", a.err.text);
+			wf_sampler *sampler = wf_sampler_new(&a.err, &sets[k], shape.vocab);
+			struct wf_piece piece = {.seq = wf_seq_new(wf_runner_slab(a.runner)), .token = &start, .n = 1};
+			int32_t next = ~0;
+			struct wf_pick pick;
+			const float *logits;
+			int nrow;
+			for (int i = 0; i <= 24; i++) {
+				if (side && i < 24) {
+					assert_true(wf_sampler_describe(sampler, &pick));
+					piece.pick = &pick;
+				}
+				if (i < 24 && wf_runner_step(a.runner, &piece, 1, &logits, &nrow))
+					fail_msg("%s", a.err.text);
+				piece.token = &next;
+				if (!side && i < 24)
+					next = host[i] = wf_sampler_pick(sampler, logits);
+				if (side && i)
+					device[i - 1] = *wf_runner_picked(a.runner);
+			}
+			wf_seq_free(wf_runner_slab(a.runner), piece.seq);
+			wf_sampler_free(sampler);
+			side_close(&a);
+		}
+		for (int i = 0; i < 24; i++)
+			if (host[i] != device[i])
+				fail_msg("setting %zu, token %d: host %d, device %d", k, i, host[i], device[i]);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(choices_agree),
+		cmocka_unit_test(exact_plans_match),
+		cmocka_unit_test(half_plans_are_close),
+		cmocka_unit_test(quantised_plans_match),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
