@@ -23,7 +23,8 @@ static json_t *render(const char *source, size_t source_len, const char *context
 
 static json_t *respond(const json_t *request)
 {
-	json_t *source = json_object_get(request, "template"), *name = json_object_get(request, "builtin");
+	json_t *source = json_object_get(request, "template"),
+			*name = json_object_get(request, "builtin");
 	const char *builtin = name ? wf_template_builtin(json_string_value(name)) : NULL;
 	char *context = json_dumps(json_object_get(request, "context"), JSON_COMPACT);
 	json_t *result = NULL;

@@ -30,15 +30,19 @@ struct wf_sampler {
 static int check(wf_error *err, const struct wf_sampling *set, int64_t vocab)
 {
 	const struct { const char *name; double value, min, max; } rows[] = {
-		{"temp", set->temp, -FLT_MAX, 1e6}, {"top_p", set->top_p, -1, FLT_MAX}, {"min_p", set->min_p, -1, FLT_MAX},
-		{"repeat_penalty", set->repeat_penalty, 1e-6, 1e6}, {"presence_penalty", set->presence_penalty, -1e6, 1e6},
-		{"frequency_penalty", set->frequency_penalty, -1e6, 1e6}, {"repeat_last_n", set->repeat_last_n, -1, MAXWINDOW},
+		{"temp", set->temp, -FLT_MAX, 1e6}, {"top_p", set->top_p, -1, FLT_MAX},
+		{"min_p", set->min_p, -1, FLT_MAX},
+		{"repeat_penalty", set->repeat_penalty, 1e-6, 1e6},
+		{"presence_penalty", set->presence_penalty, -1e6, 1e6},
+		{"frequency_penalty", set->frequency_penalty, -1e6, 1e6},
+		{"repeat_last_n", set->repeat_last_n, -1, MAXWINDOW},
 		{"vocab", (double)vocab, 1, INT32_MAX},
 	};
 
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
 		if (!(rows[i].value >= rows[i].min && rows[i].value <= rows[i].max))
-			return wf_fail(err, "sampling: expected %s from %g to %g, found %g", rows[i].name, rows[i].min, rows[i].max, rows[i].value);
+			return wf_fail(err, "sampling: expected %s from %g to %g, found %g", rows[i].name,
+					rows[i].min, rows[i].max, rows[i].value);
 	return 0;
 }
 
@@ -53,7 +57,9 @@ wf_sampler *wf_sampler_new(wf_error *err, const struct wf_sampling *set, int64_t
 		s->set = *set;
 		s->vocab = vocab;
 		s->state = set->seed;
-		s->penalties = window && (set->repeat_penalty != 1 || set->presence_penalty != 0 || set->frequency_penalty != 0);
+		s->penalties = window &&
+				(set->repeat_penalty != 1 || set->presence_penalty != 0 ||
+				set->frequency_penalty != 0);
 		s->heap = wf_alloc_n(arena, (size_t)vocab, sizeof *s->heap);
 		s->penalised = wf_alloc_n(arena, s->penalties ? (size_t)vocab : 0, sizeof *s->penalised);
 		s->count = wf_alloc_n(arena, s->penalties ? (size_t)vocab : 0, sizeof *s->count);

@@ -177,8 +177,8 @@ static void bind_macro(struct vm *vm, struct scope *s, const struct node *def,
 	for (const struct node *param = def->a; param && !vm->failed; param = param->next, n++) {
 		const struct value *v = n < args->n ? &args->v[n] : named_arg(vm, args, param->name);
 		named += n >= args->n && v;
-		scope_set(vm, s, param->name, v ? *v : param->a ? eval(vm, s, param->a) :
-				value_undefined(param->name));
+		struct value absent = v || !param->a ? value_undefined(param->name) : eval(vm, s, param->a);
+		scope_set(vm, s, param->name, v ? *v : absent);
 	}
 	const struct value *caller = named_arg(vm, args, "caller");
 	if (caller && named < args->nnamed) {
@@ -186,8 +186,8 @@ static void bind_macro(struct vm *vm, struct scope *s, const struct node *def,
 		named++;
 	}
 	if (args->n > n || args->nnamed > named)
-		vm_fail(vm, "macro '%.100s': expected at most %zu arguments, or an unknown name", def->name,
-				n);
+		vm_fail(vm, "macro '%.100s': expected at most %zu arguments, or an unknown name",
+				def->name, n);
 }
 
 static struct value call_macro(struct vm *vm, const struct macro *macro, const struct args *args)
@@ -278,12 +278,13 @@ static struct value eval_compare(struct vm *vm, struct scope *s, const struct no
 {
 	struct value left = eval(vm, s, n->a), result = value_bool(true);
 
-	for (const struct node *operand = n->b; operand && !vm->failed &&
-			result.truth; operand = operand->next) {
+	for (const struct node *operand = n->b; operand && result.truth;
+			operand = operand->next) {
 		struct value right = eval(vm, s, operand->a);
 		vm->line = n->line;
-		if (!vm->failed)
-			result = op_compare(vm, operand->op, left, right);
+		if (vm->failed)
+			return value_undefined(NULL);
+		result = op_compare(vm, operand->op, left, right);
 		left = right;
 	}
 	return result;

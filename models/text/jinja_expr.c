@@ -495,8 +495,8 @@ struct node *parse_target(struct parser *p)
 		return first;
 	struct node *n = parse_node(p, N_TUPLE), **tail = &first->next;
 	n->b = first;
-	while (parse_take(p, ',') && (parse_is(p, '(') || (p->tok.kind == T_NAME && !parse_is_word(p,
-			"in")))) {
+	while (parse_take(p, ',') &&
+			(parse_is(p, '(') || (p->tok.kind == T_NAME && !parse_is_word(p, "in")))) {
 		struct node *part = *tail = target_part(p);
 		tail = &part->next;
 	}

@@ -128,8 +128,8 @@ static struct value indent(struct vm *vm, const struct call *c)
 	struct text t = {0};
 
 	if (s.kind != J_STRING)
-		return s.kind == J_UNDEFINED ? op_attr(vm, s, "indent") : vm_fail(vm,
-				"indent: expected a string");
+		return s.kind == J_UNDEFINED ? op_attr(vm, s, "indent") :
+				vm_fail(vm, "indent: expected a string");
 	/* as Jinja: a newline is added, so that a last empty line counts as one */
 	text_put(vm, &t, s.s, s.len);
 	text_put(vm, &t, "\n", 1);
@@ -264,15 +264,17 @@ static struct value absolute(struct vm *vm, const struct call *c)
 
 	if (v.kind == J_FLOAT)
 		return value_float(fabs(v.f));
-	return is_number(v) && (v.kind == J_BOOL || v.i >= 0) ? op_negate(vm, '+', v) : op_negate(vm,
-			'-', v);
+	return is_number(v) && (v.kind == J_BOOL || v.i >= 0) ? op_negate(vm, '+', v) :
+			op_negate(vm, '-', v);
 }
 
 /* Decimal digits round as Python's round(): to the nearest, and what lies between to the even one. */
-static struct value round_common(struct value v, int64_t digits)
+static struct value round_common(struct vm *vm, struct value v, int64_t digits)
 {
 	char text[400];
 
+	if (digits < 0 && v.kind != J_FLOAT)
+		return vm_fail(vm, "round: expected digits behind the point");
 	if (v.kind != J_FLOAT || !isfinite(v.f))
 		return v;
 	if (digits >= 0) {
@@ -289,14 +291,12 @@ static struct value rounded(struct vm *vm, const struct call *c)
 	struct value how = arg_text(vm, c, 1, "common"), v = c->self;
 
 	if (!is_number(v) || digits < -18 || digits > 30)
-		return v.kind == J_UNDEFINED ? op_attr(vm, v, "round") : vm_fail(vm,
-				"round: expected a number");
+		return v.kind == J_UNDEFINED ? op_attr(vm, v, "round") :
+				vm_fail(vm, "round: expected a number");
 	if (op_equal(vm, how, value_text("common", 6)))
-		return digits < 0 && v.kind != J_FLOAT ? vm_fail(vm,
-				"round: expected digits behind the point") :
-			round_common(v.kind == J_BOOL ? value_int(v.truth) : v, digits);
-	double unit = pow(10, (double)digits), x = v.kind == J_FLOAT ? v.f : v.kind == J_INT ?
-			(double)v.i : v.truth;
+		return round_common(vm, v.kind == J_BOOL ? value_int(v.truth) : v, digits);
+	double unit = pow(10, (double)digits), x = v.kind == J_FLOAT ? v.f :
+			v.kind == J_INT ? (double)v.i : v.truth;
 	if (op_equal(vm, how, value_text("ceil", 4)))
 		return value_float(ceil(x * unit) / unit);
 	return op_equal(vm, how, value_text("floor", 5)) ? value_float(floor(x * unit) / unit) :

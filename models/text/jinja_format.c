@@ -69,8 +69,8 @@ static void put_number(struct vm *vm, struct text *t, const struct spec *spec, s
 	if (spec->precision < 0)
 		n = snprintf(fmt, sizeof fmt, "%%%s*%s%c", spec->flags, integral ? "ll" : "", spec->letter);
 	else
-		n = snprintf(fmt, sizeof fmt, "%%%s*.%d%s%c", spec->flags, spec->precision, integral ?
-				"ll" : "", spec->letter);
+		n = snprintf(fmt, sizeof fmt, "%%%s*.%d%s%c", spec->flags, spec->precision,
+				integral ? "ll" : "", spec->letter);
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
 	if (integral)

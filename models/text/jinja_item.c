@@ -100,8 +100,8 @@ struct value op_item(struct vm *vm, struct value of, struct value index)
 		return value_undefined(index_name(vm, index.i));
 	if (index.kind != J_STRING || !(name = name_of(vm, index)))
 		return value_undefined(NULL);
-	return of.kind == J_DICT && !method_find(of, name) ? value_undefined(name) : op_attr(vm, of,
-			name);
+	return of.kind == J_DICT && !method_find(of, name) ? value_undefined(name) :
+			op_attr(vm, of, name);
 }
 
 static struct value path_part(struct vm *vm, struct value of, const char *s, size_t len)
@@ -156,8 +156,8 @@ static struct value slice_characters(struct vm *vm, struct value of, int64_t sta
 
 	if (step == 1) {
 		size_t from = string_offset(of.s, of.len, (size_t)start);
-		size_t len = stop > start ? string_offset(of.s + from, of.len - from,
-				(size_t)(stop - start)) : 0;
+		size_t chars = stop > start ? (size_t)(stop - start) : 0;
+		size_t len = string_offset(of.s + from, of.len - from, chars);
 		return vm_work(vm, of.len) ? value_text(of.s + from, len) : value_undefined(NULL);
 	}
 	struct value characters = value_list(vm, J_LIST), c;
@@ -205,6 +205,6 @@ struct value op_slice(struct vm *vm, struct value of, struct value start, struct
 	int64_t to = slice_bound(vm, stop, n, by, by < 0 ? -1 : n);
 	if (vm->failed)
 		return value_undefined(NULL);
-	return of.kind == J_STRING ? slice_characters(vm, of, from, to, by) : slice_list(vm, of, from,
-			to, by);
+	return of.kind == J_STRING ? slice_characters(vm, of, from, to, by) :
+			slice_list(vm, of, from, to, by);
 }

@@ -214,8 +214,9 @@ static int scan_based(struct lexer *lx, struct token *tok, const char *p, int ba
 	int64_t n = 0;
 
 	for (; p < end; p++) {
-		if (*p != '_' && (__builtin_mul_overflow(n, base, &n) || __builtin_add_overflow(n,
-				hex_digit(*p), &n)))
+		if (*p != '_' &&
+				(__builtin_mul_overflow(n, base, &n) ||
+				__builtin_add_overflow(n, hex_digit(*p), &n)))
 			return fail(lx, "expected a number below 2^63");
 	}
 	tok->value = value_int(n);
@@ -255,8 +256,8 @@ static int scan_float(struct lexer *lx, struct token *tok, const char *end)
 
 static int scan_number(struct lexer *lx, struct token *tok)
 {
-	const char *p = lx->p, *end = digits(p, lx->end, 10, NULL), *behind = match_fraction(end,
-			lx->end);
+	const char *p = lx->p, *end = digits(p, lx->end, 10, NULL),
+			*behind = match_fraction(end, lx->end);
 	bool after_dot = p > lx->start && p[-1] == '.';         /* a.0.1 is two indices */
 
 	tok->kind = T_VALUE;

@@ -139,9 +139,10 @@ static struct value loop_method(struct vm *vm, struct loop *loop, const char *na
 
 struct value loop_attr(struct vm *vm, struct loop *loop, const char *name)
 {
-	static const char *const names[] = {"index", "index0", "first", "last", "length", "revindex",
-			"revindex0",
-		"previtem", "nextitem", "depth", "depth0"};
+	static const char *const names[] = {
+		"index", "index0", "first", "last", "length", "revindex", "revindex0", "previtem",
+		"nextitem", "depth", "depth0"
+	};
 	size_t i = 0;
 
 	while (i < sizeof names / sizeof *names && strcmp(names[i], name) != 0)

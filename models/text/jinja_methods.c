@@ -105,8 +105,8 @@ static struct value find(struct vm *vm, const struct call *c)
 {
 	struct value part = arg_text(vm, c, 0, "");
 
-	return position(vm, c->self, vm_work(vm, c->self.len) ? memmem(c->self.s, c->self.len, part.s,
-			part.len) : NULL);
+	return position(vm, c->self,
+			vm_work(vm, c->self.len) ? memmem(c->self.s, c->self.len, part.s, part.len) : NULL);
 }
 
 static struct value rfind(struct vm *vm, const struct call *c)
@@ -179,8 +179,8 @@ static void split_at(struct vm *vm, struct value out, const char *p, const char 
 {
 	const char *at;
 
-	for (; limit != 0 && vm_work(vm, 0) && (at = memmem(p, (size_t)(end - p), sep.s,
-			sep.len)); limit--) {
+	for (; limit != 0 && vm_work(vm, 0) &&
+			(at = memmem(p, (size_t)(end - p), sep.s, sep.len)); limit--) {
 		list_push(vm, out, value_text(p, (size_t)(at - p)));
 		p = at + sep.len;
 	}
@@ -313,17 +313,17 @@ static struct value islower_(struct vm *vm, const struct call *c)
 
 static const struct builtin string_methods[] = {
 	{"strip", "chars", strip}, {"lstrip", "chars", lstrip}, {"rstrip", "chars", rstrip},
-	{"upper", "", upper}, {"lower", "", lower}, {"title", "", title}, {"capitalize", "",
-			capitalize},
+	{"upper", "", upper}, {"lower", "", lower}, {"title", "", title},
+	{"capitalize", "", capitalize},
 	{"startswith", "prefix!", startswith}, {"endswith", "suffix!", endswith},
 	{"removeprefix", "prefix!", removeprefix}, {"removesuffix", "suffix!", removesuffix},
-	{"find", "sub!", find}, {"rfind", "sub!", rfind}, {"count", "sub!", count}, {"replace",
-			"old! new! count", replace},
-	{"split", "sep maxsplit", split}, {"rsplit", "sep maxsplit", rsplit}, {"splitlines", "",
-			splitlines},
+	{"find", "sub!", find}, {"rfind", "sub!", rfind}, {"count", "sub!", count},
+	{"replace", "old! new! count", replace},
+	{"split", "sep maxsplit", split}, {"rsplit", "sep maxsplit", rsplit},
+	{"splitlines", "", splitlines},
 	{"join", "iterable!", join}, {"format", NULL, format},
-	{"isalpha", "", isalpha_}, {"isdigit", "", isdigit_}, {"isalnum", "", isalnum_}, {"isspace", "",
-			isspace_},
+	{"isalpha", "", isalpha_}, {"isdigit", "", isdigit_}, {"isalnum", "", isalnum_},
+	{"isspace", "", isspace_},
 	{"isupper", "", isupper_}, {"islower", "", islower_}, {NULL, NULL, NULL}
 };
 
@@ -378,7 +378,7 @@ static struct value get(struct vm *vm, const struct call *c)
 
 static const struct builtin dict_methods[] = {
 	{"items", "", items}, {"keys", "", keys}, {"values", "", values}, {"get", "key! default", get},
-			{NULL, NULL, NULL}
+	{NULL, NULL, NULL}
 };
 
 /* the one change to a value that templates in use make, though transformers' sandbox refuses it */
@@ -407,7 +407,7 @@ static struct value list_index(struct vm *vm, const struct call *c)
 
 static const struct builtin list_methods[] = {
 	{"count", "value!", list_count}, {"index", "value!", list_index}, {"append", "object!", append},
-			{NULL, NULL, NULL}
+	{NULL, NULL, NULL}
 };
 
 const struct builtin *method_find(struct value of, const char *name)
@@ -525,5 +525,5 @@ static struct value strftime_now(struct vm *vm, const struct call *c)
 const struct builtin jinja_functions[] = {
 	{"range", "start! stop step", range}, {"dict", NULL, dict}, {"namespace", NULL, namespace},
 	{"raise_exception", "message!", raise_exception}, {"strftime_now", "format!", strftime_now},
-			{NULL, NULL, NULL}
+	{NULL, NULL, NULL}
 };

@@ -52,8 +52,8 @@ static bool equal_dicts(struct vm *vm, struct value a, struct value b, int depth
 	if (a.dict->n != b.dict->n)
 		return false;
 	for (size_t i = 0; i < a.dict->n; i++)
-		if (!dict_get(vm, b, a.dict->at[i].key, &v) || !equal_at(vm, a.dict->at[i].value, v,
-				depth + 1))
+		if (!dict_get(vm, b, a.dict->at[i].key, &v) ||
+				!equal_at(vm, a.dict->at[i].value, v, depth + 1))
 			return false;
 	return true;
 }
@@ -189,8 +189,8 @@ static struct value power(struct vm *vm, int64_t base, int64_t exponent)
 	int64_t result = 1;
 
 	if (exponent < 0)
-		return base ? value_float(pow((double)base, (double)exponent)) : vm_fail(vm,
-				"division by zero");
+		return base ? value_float(pow((double)base, (double)exponent)) :
+				vm_fail(vm, "division by zero");
 	if (base == 0 || base == 1 || base == -1)
 		return value_int(!exponent ? 1 : base < 0 && exponent % 2 == 0 ? 1 : base);
 	for (; exponent; exponent--)

@@ -330,16 +330,16 @@ static struct node *parse_statement(struct parser *p)
 	static const struct { const char *word; struct node *(*parse)(struct parser *); } tags[] = {
 		{"if", parse_if}, {"for", parse_for}, {"set", parse_set}, {"macro", parse_macro},
 		{"generation", parse_generation}, {"break", parse_jump}, {"continue", parse_jump},
-		{"filter", parse_filter_block}, {"call", parse_call}, {"with", parse_with}, {"print",
-				parse_print},
+		{"filter", parse_filter_block}, {"call", parse_call}, {"with", parse_with},
+		{"print", parse_print},
 	};
 
 	for (size_t i = 0; i < sizeof tags / sizeof *tags; i++)
 		if (parse_is_word(p, tags[i].word))
 			return tags[i].parse(p);
 	if (p->tok.kind == T_NAME)
-		parse_fail(p, "unsupported tag '%.*s'", (int)(p->tok.value.len < 64 ? p->tok.value.len :
-				64), p->tok.value.s);
+		parse_fail(p, "unsupported tag '%.*s'",
+				(int)(p->tok.value.len < 64 ? p->tok.value.len : 64), p->tok.value.s);
 	parse_fail(p, "expected a tag's name");
 	return &p->dummy;
 }

@@ -55,9 +55,8 @@ static struct value reverse(struct vm *vm, const struct call *c)
 
 static struct value join(struct vm *vm, const struct call *c)
 {
-	struct value sep = c->arg[0].kind == J_ABSENT ? value_text("", 0) : value_string(vm, c->arg[0]),
-			item;
-	struct value items = c->self;
+	struct value sep = c->arg[0].kind == J_ABSENT ? value_text("", 0) : value_string(vm, c->arg[0]);
+	struct value items = c->self, item;
 	struct iter it;
 
 	if (c->arg[1].kind != J_ABSENT && c->arg[1].kind != J_NONE) {
@@ -128,6 +127,14 @@ static struct value fold_case(struct vm *vm, struct value v, bool sensitive)
 	return v.kind == J_STRING && !sensitive ? string_case(vm, v, LOWER) : v;
 }
 
+static void push_key(struct vm *vm, struct value keys, struct value item, struct value path, bool cased)
+{
+	struct value key = fold_case(vm, op_path(vm, item, path), cased);
+
+	if (!vm->failed)
+		list_push(vm, keys, key);
+}
+
 /* "age,name" is a list of keys, each a path */
 static struct value sort_key(struct vm *vm, struct value item, const struct call *c)
 {
@@ -137,12 +144,10 @@ static struct value sort_key(struct vm *vm, struct value item, const struct call
 	if (path.kind == J_STRING) {
 		const char *s = path.s, *end = s + path.len, *comma;
 		for (; !vm->failed && (comma = memchr(s, ',', (size_t)(end - s))); s = comma + 1)
-			list_push(vm, keys, fold_case(vm, op_path(vm, item, value_text(s, (size_t)(comma - s))),
-					sensitive));
+			push_key(vm, keys, item, value_text(s, (size_t)(comma - s)), sensitive);
 		path = value_text(s, (size_t)(end - s));
 	}
-	if (!vm->failed)
-		list_push(vm, keys, fold_case(vm, op_path(vm, item, path), sensitive));
+	push_key(vm, keys, item, path, sensitive);
 	return keys;
 }
 
@@ -165,8 +170,7 @@ static struct value dictsort(struct vm *vm, const struct call *c)
 	if (!op_equal(vm, by, value_text("key", 3)) && !op_equal(vm, by, value_text("value", 5)))
 		return vm_fail(vm, "dictsort: expected to sort by key or value");
 	if (c->self.kind != J_DICT)
-		return op_attr(vm, c->self, "items").kind == J_UNDEFINED ? vm_fail(vm,
-				"dictsort: expected a mapping") : c->self;
+		return vm_fail(vm, "dictsort: expected a mapping, found %s", value_type(c->self));
 	return sorted(vm, items(vm, c), c, arg_bool(c, 2, false), dictsort_key);
 }
 
@@ -256,8 +260,8 @@ static struct value named_value(struct vm *vm, const struct args *args, const ch
 
 static struct value map_attribute(struct vm *vm, const struct call *c, struct value path)
 {
-	struct value out = value_list(vm, J_GENERATOR), absent = named_value(vm, c->args, "default"),
-			item;
+	struct value out = value_list(vm, J_GENERATOR), item;
+	struct value absent = named_value(vm, c->args, "default");
 	struct iter it;
 
 	if (!op_truth(c->self) || !iter_open(vm, c->self, &it))
@@ -271,8 +275,8 @@ static struct value map_attribute(struct vm *vm, const struct call *c, struct va
 
 static struct value map(struct vm *vm, const struct call *c)
 {
-	struct value out = value_list(vm, J_GENERATOR), path = named_value(vm, c->args, "attribute"),
-			item;
+	struct value out = value_list(vm, J_GENERATOR), item;
+	struct value path = named_value(vm, c->args, "attribute");
 	struct iter it;
 
 	if (!c->args->n)

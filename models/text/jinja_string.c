@@ -118,8 +118,8 @@ static void put_cased(struct vm *vm, struct text *t, const char *s, size_t n, in
 static bool starts_word(int32_t before, enum letter_case how)
 {
 	if (how == TITLE_WORDS)
-		return before < 0 || string_is_space(before) || (before < 128 && before && strchr("-({[<",
-				(int)before));
+		return before < 0 || string_is_space(before) ||
+				(before < 128 && before && strchr("-({[<", (int)before));
 	return before < 0 || !is_cased(before);
 }
 
@@ -205,8 +205,8 @@ struct value string_replace(struct vm *vm, struct value v, struct value old, str
 
 	if (!old.len)
 		return replace_between(vm, v, new, count);
-	for (; count != 0 && vm_work(vm, 0) && (at = memmem(p, (size_t)(end - p), old.s,
-			old.len)); count--) {
+	for (; count != 0 && vm_work(vm, 0) &&
+			(at = memmem(p, (size_t)(end - p), old.s, old.len)); count--) {
 		text_put(vm, &t, p, (size_t)(at - p));
 		text_put(vm, &t, new.s, new.len);
 		p = at + old.len;

@@ -106,8 +106,8 @@ static bool has_case(struct vm *vm, struct value v, bool upper)
 		return false;
 	for (const char *p = s.s, *end = p + s.len; p < end; p += n) {
 		utf8proc_category_t category = utf8proc_category(string_get(p, end, &n));
-		if (category == UTF8PROC_CATEGORY_LT || category == (upper ? UTF8PROC_CATEGORY_LL :
-				UTF8PROC_CATEGORY_LU))
+		if (category == UTF8PROC_CATEGORY_LT ||
+				category == (upper ? UTF8PROC_CATEGORY_LL : UTF8PROC_CATEGORY_LU))
 			return false;
 		any = any || category == (upper ? UTF8PROC_CATEGORY_LU : UTF8PROC_CATEGORY_LL);
 	}
@@ -146,23 +146,23 @@ static struct value test(struct vm *vm, const struct call *c)
 }
 
 static const struct builtin tests[] = {
-	{"defined", "", defined}, {"undefined", "", undefined}, {"none", "", none}, {"boolean", "",
-			boolean},
-	{"true", "", is_true}, {"false", "", is_false}, {"integer", "", integer}, {"float", "",
-			floating},
-	{"number", "", number}, {"string", "", string}, {"mapping", "", mapping}, {"sequence", "",
-			sequence},
-	{"iterable", "", iterable}, {"callable", "", callable}, {"escaped", "", escaped}, {"odd", "",
-			odd},
-	{"even", "", even}, {"divisibleby", "num!", divisibleby}, {"in", "seq!", in}, {"sameas",
-			"other!", sameas},
+	{"defined", "", defined}, {"undefined", "", undefined}, {"none", "", none},
+	{"boolean", "", boolean},
+	{"true", "", is_true}, {"false", "", is_false}, {"integer", "", integer},
+	{"float", "", floating},
+	{"number", "", number}, {"string", "", string}, {"mapping", "", mapping},
+	{"sequence", "", sequence},
+	{"iterable", "", iterable}, {"callable", "", callable}, {"escaped", "", escaped},
+	{"odd", "", odd},
+	{"even", "", even}, {"divisibleby", "num!", divisibleby}, {"in", "seq!", in},
+	{"sameas", "other!", sameas},
 	{"lower", "", lower}, {"upper", "", upper}, {"filter", "", filter}, {"test", "", test},
 	{"eq", "b!", equal}, {"equalto", "b!", equal}, {"==", "b!", equal}, {"ne", "b!", unequal},
-			{"!=", "b!", unequal},
-	{"lt", "b!", less}, {"lessthan", "b!", less}, {"<", "b!", less}, {"le", "b!", at_most}, {"<=",
-			"b!", at_most},
-	{"gt", "b!", greater}, {"greaterthan", "b!", greater}, {">", "b!", greater}, {"ge", "b!",
-			at_least},
+	{"!=", "b!", unequal},
+	{"lt", "b!", less}, {"lessthan", "b!", less}, {"<", "b!", less}, {"le", "b!", at_most},
+	{"<=", "b!", at_most},
+	{"gt", "b!", greater}, {"greaterthan", "b!", greater}, {">", "b!", greater},
+	{"ge", "b!", at_least},
 	{">=", "b!", at_least}, {NULL, NULL, NULL}
 };
 

@@ -237,10 +237,10 @@ bool is_number(struct value v)
 
 const char *value_type(struct value v)
 {
-	static const char *const names[] = {"absent", "Undefined", "NoneType", "bool", "int", "float",
-			"str", "list",
-		"tuple", "range", "dict view", "generator", "dict", "Namespace", "LoopContext", "Macro",
-				"method", "function"};
+	static const char *const names[] = {
+		"absent", "Undefined", "NoneType", "bool", "int", "float", "str", "list", "tuple", "range",
+		"dict view", "generator", "dict", "Namespace", "LoopContext", "Macro", "method", "function"
+	};
 
 	return names[v.kind];
 }

@@ -68,8 +68,12 @@ static char *render(const wf_template *t, wf_error *err, size_t input, size_t *l
 
 /* ---- roles and contents ---- */
 
-struct conversation { const struct wf_message *messages; int n; bool prompt; const char *bos,
-		*eos; };
+struct conversation {
+	const struct wf_message *messages;   /* [n] */
+	int n;
+	bool prompt;
+	const char *bos, *eos;               /* NULL: undefined */
+};
 
 static struct value c_string(const char *s)
 {
@@ -100,16 +104,19 @@ static void fill_conversation(struct vm *vm, struct scope *s, const void *arg)
 		scope_set(vm, s, "eos_token", c_string(c->eos));
 }
 
+static size_t bytes_of(const char *s)
+{
+	return s ? strlen(s) : 0;
+}
+
 char *wf_template_render(const wf_template *t, wf_error *err, const struct wf_message *messages,
-		int n,
-		bool generation_prompt, const char *bos, const char *eos, size_t *len)
+		int n, bool generation_prompt, const char *bos, const char *eos, size_t *len)
 {
 	struct conversation c = {messages, n, generation_prompt, bos, eos};
 	size_t input = 0;
 
 	for (int i = 0; i < n; i++)
-		input += (messages[i].role ? strlen(messages[i].role) : 0) + (messages[i].content ?
-				strlen(messages[i].content) : 0);
+		input += bytes_of(messages[i].role) + bytes_of(messages[i].content);
 	return render(t, err, input, len, fill_conversation, &c);
 }
 

@@ -23,7 +23,8 @@ static void check(char *text, size_t len, const wf_error *err)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
-	static const struct wf_message messages[] = {{"system", "Be brief.\n"}, {"user", " h\xc3\xa9 \xff "}, {"assistant", NULL}, {NULL, ""}};
+	static const struct wf_message messages[] = {{"system", "Be brief.\n"},
+			{"user", " h\xc3\xa9 \xff "}, {"assistant", NULL}, {NULL, ""}};
 	const uint8_t *nul = memchr(data, 0, bytes);
 	size_t source = nul ? (size_t)(nul - data) : bytes, len = 0;
 	wf_arena *arena = wf_arena_new();
@@ -33,10 +34,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	if (!t != err.set)
 		abort();
 	if (t) {
-		check(wf_template_render(t, &err, messages, 4, bytes & 1, "<s>", bytes & 2 ? "</s>" : NULL, &len), len, &err);
+		check(wf_template_render(t, &err, messages, 4, bytes & 1, "<s>", bytes & 2 ? "</s>" : NULL,
+				&len), len, &err);
 		err.set = false;
 		if (nul)
-			check(wf_template_render_json(t, &err, (const char *)nul + 1, bytes - source - 1, &len), len, &err);
+			check(wf_template_render_json(t, &err, (const char *)nul + 1, bytes - source - 1, &len),
+					len, &err);
 		else
 			check(wf_template_render_json(t, &err, context, sizeof context - 1, &len), len, &err);
 	}

@@ -203,7 +203,8 @@ static void odd_logits(void **state)
 }
 
 /* Pearson's statistic of `draws` picks against the shares `want`; 0 stands for tokens that must not come. */
-static double chi_square(struct wf_sampling how, const float *row, int64_t vocab, const double *want, int draws)
+static double chi_square(struct wf_sampling how, const float *row, int64_t vocab,
+		const double *want, int draws)
 {
 	wf_error err = {0};
 	wf_sampler *s = wf_sampler_new(&err, &how, vocab);
@@ -301,7 +302,8 @@ static void strict_min_p_keeps_the_best(void **state)
 static void nan_is_no_candidate(void **state)
 {
 	const float row[VOCAB] = {NAN, 1, NAN, 0, -INFINITY, NAN, 1, -NAN};
-	const double e = exp(1), want[VOCAB] = {0, e / (2 * e + 1), 0, 1 / (2 * e + 1), 0, 0, e / (2 * e + 1), 0};
+	const double e = exp(1),
+			want[VOCAB] = {0, e / (2 * e + 1), 0, 1 / (2 * e + 1), 0, 0, e / (2 * e + 1), 0};
 	struct wf_sampling how = plain();
 
 	(void)state;
@@ -318,7 +320,8 @@ static void nan_is_no_candidate(void **state)
 
 static void infinite_logits(void **state)
 {
-	const float one[VOCAB] = {0, 1, INFINITY, 3}, none[VOCAB] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY,
+	const float one[VOCAB] = {0, 1, INFINITY, 3},
+			none[VOCAB] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY,
 		-INFINITY, -INFINITY, -INFINITY};
 	struct wf_sampling how = plain();
 
