@@ -193,6 +193,11 @@ static const char *model_name(const struct session *s)
 	return s->model->config.name ? s->model->config.name : slash && slash[1] ? slash + 1 : s->model->path;
 }
 
+static long long threads_of(const struct options *o)
+{
+	return o->threads ? o->threads : cpu_count();
+}
+
 static void print_head(const struct bench *b)
 {
 	char size[32], opened[160];
@@ -216,9 +221,9 @@ static void print_test(const struct bench *b, const struct test *t)
 	test_name(t, name);
 	if (!strcmp(format_of(b->o), "csv"))
 		printf("%s,%s,%s,%lld,%s,%.2f,%.2f\n", model_name(b->s), wf_dtypes[b->s->model->config.dtype].name,
-			b->s->backend->name, (long long)b->o->threads, name, t->mean, t->deviation);
+			b->s->backend->name, threads_of(b->o), name, t->mean, t->deviation);
 	else if (!strcmp(format_of(b->o), "md"))
-		printf("| %-7s | %7lld | %-14s | %8.2f ± %.2f |\n", b->s->backend->name, (long long)b->o->threads, name, t->mean,
+		printf("| %-7s | %7lld | %-14s | %8.2f ± %.2f |\n", b->s->backend->name, threads_of(b->o), name, t->mean,
 			t->deviation);
 	fflush(stdout);
 }
@@ -478,7 +483,7 @@ int bench_main(const struct options *o)
 	int result = open_bench(&b) || run_tests(&b, list) ? -1 : 0;
 	if (!result && !strcmp(format_of(o), "json")) {
 		json_t *doc = json_pack("{s:s, s:s, s:I, s:O}", "model", model_name(&s), "backend", s.backend->name,
-			"threads", (json_int_t)o->threads, "tests", list);
+			"threads", (json_int_t)threads_of(o), "tests", list);
 		json_dumpf(doc, stdout, JSON_INDENT(2));
 		putchar('\n');
 		json_decref(doc);

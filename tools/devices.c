@@ -4,7 +4,6 @@
 #include "backends/cuda/cuda.h"
 
 #include <jansson.h>
-#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -24,13 +23,6 @@ static void cpu_name(char *out, size_t cap)
 	}
 	if (f)
 		fclose(f);
-}
-
-static int cores(void)
-{
-	cpu_set_t set;
-
-	return sched_getaffinity(0, sizeof set, &set) ? (int)sysconf(_SC_NPROCESSORS_ONLN) : CPU_COUNT(&set);
 }
 
 static void kernel_sets(char *out, size_t cap)
@@ -76,7 +68,7 @@ static json_t *json_gpus(const struct cuda_report *r)
 static void print_json(const char *name, const char *sets, const struct cuda_report *r)
 {
 	json_t *doc = json_pack("{s:{s:s, s:i, s:s, s:f}, s:{s:b, s:o, s:o}}",
-		"cpu", "name", name, "cores", cores(), "kernels", sets, "memory", memory(),
+		"cpu", "name", name, "cores", cpu_count(), "kernels", sets, "memory", memory(),
 		"cuda", "toolkit", r->toolkit, "libraries", json_libraries(r), "gpus", json_gpus(r));
 
 	json_dumpf(doc, stdout, JSON_INDENT(2));
@@ -132,7 +124,7 @@ int devices_main(const struct options *o)
 		return close_stdout(o, WEFT_OK);
 	}
 	printf("%scpu%s\n  %s, %d cores, %s\n  kernels  %s\n\n%scuda%s%s\n", style(stdout, "1"), style(stdout, "0"), name,
-		cores(), bytes_text(memory(), total), sets, style(stdout, "1"), style(stdout, "0"),
+		cpu_count(), bytes_text(memory(), total), sets, style(stdout, "1"), style(stdout, "0"),
 		report.toolkit ? "" : "  (built without the toolkit's headers: this binary runs on the CPU alone)");
 	print_gpus(&report);
 	print_libraries(&report);

@@ -8,6 +8,8 @@ struct wf_sizes plan_sizes(const struct session *s)
 {
 	int64_t ctx = session_ctx(s), most = session_step(s) < ctx ? session_step(s) : ctx;
 
+	if (s->model && s->model->config.ctx > 0 && ctx > s->model->config.ctx)
+		say(s->o, "the model was trained for a context of %lld tokens\n", (long long)s->model->config.ctx);
 	return (struct wf_sizes){.tokens = most, .seqs = 1, .rows = 1, .ctx = ctx};
 }
 

@@ -114,6 +114,7 @@ const char *count_text(double n, char out[32]);       /* 134.5 M */
 const char *seconds_text(double s, char out[32]);     /* 12.3 us */
 const char *opened_text(const struct wf_opened *, char out[160]);     /* " (13.5 GB at 40 GB/s, ...)"; "" for NULL */
 double seconds_now(void);
+int  cpu_count(void);                                 /* cores this process may use */
 int  close_stdout(const struct options *, int code);  /* a report that could not be written has failed */
 extern volatile sig_atomic_t interrupted;             /* set by Ctrl-C once catch_interrupt() is on */
 void catch_interrupt(bool again);                     /* again: every time; else a second one ends the program */

@@ -84,7 +84,8 @@ check='"forecast" in globals() and forecast["decode_tok_s"] > 1000' check "forec
 check='device["fits"] and ctx > 100000' check "longest context" plan $golden --gpu rtx4090 --fit
 check='device["fits"] and batch > 1000 and ctx == 512' check "largest batch" plan $golden --gpu 24GB -c 512 --fit
 check "does not fit" sh -c "$weft plan $golden --gpu 1M | grep -q 'does not fit'"
-check "forecast for nothing" says "--fit: expected a device" 1 $weft plan $golden --fit
+check='device["name"] == "cpu" and device["fits"] and forecast["decode_tok_s"] > 1' check "this machine" plan $golden
+check "weights that do not fit" says "the weights alone do not fit" 1 $weft plan $golden --gpu 0.1M --fit
 
 # dumps
 check "explain" sh -c "$weft explain -m $golden --gpu h200 | grep -q '+ row into dot.load .*saves'"
