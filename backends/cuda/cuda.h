@@ -179,6 +179,7 @@ struct emit_launch {
 	int narg;
 	unsigned threads;
 	unsigned grid_x, grid_y;              /* grid_x 0: one block a row */
+	bool after;                           /* starts when the kernel before is done, not while it drains */
 	double weight;                        /* expected compile time */
 	int64_t M, K;                         /* the library's product: args w, x, y and perhaps c */
 	wf_dtype in, out;

@@ -437,6 +437,7 @@ static int emit_decode(struct emit *e)
 	l->threads = (unsigned)d.warps * 32;
 	l->grid_x = (unsigned)e->gpu->sms;
 	l->weight = 6;
+	l->after = !e->single;                /* it asks for pages early, but for the one of the newest token */
 	e->work->part_bytes = (int64_t)e->gpu->sms * d.work_floats * 4;
 	e->work->counters = e->rows * d.units;
 	return finish(e, &p, l, "", "attend_decode.cuh");

@@ -31,7 +31,7 @@ static int launch_page(struct cuda_exec *e, const wf_kernel *kernel, const struc
 		.value = {.programmaticStreamSerializationAllowed = 1}};
 	CUlaunchConfig config = {.gridDimX = l->grid_x ? l->grid_x : (unsigned)rows, .gridDimY = l->grid_y, .gridDimZ = 1,
 		.blockDimX = l->threads, .blockDimY = 1, .blockDimZ = 1, .sharedMemBytes = e->module[program].smem, .hStream = e->stream,
-		.attrs = &dependent, .numAttrs = e->gpu.major >= 9 && !e->opt.sync && !e->opt.profile};
+		.attrs = &dependent, .numAttrs = e->gpu.major >= 9 && !l->after && !e->opt.sync && !e->opt.profile};
 
 	for (int i = 0; i < l->narg; i++)
 		arg[i] = memory_resolve(e, kernel, &l->arg[i]);
