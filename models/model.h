@@ -325,7 +325,8 @@ bool wf_token_is_eog(const wf_tokenizer *, int32_t id);   /* ends a generation: 
 int32_t wf_token_find(const wf_tokenizer *, const char *piece);        /* exact piece or special, -1 */
 const char *wf_token_piece(const wf_tokenizer *, int32_t id, size_t *len);  /* as the vocabulary writes it; NULL out of range */
 
-/* Streaming decode: never splits a UTF-8 character. */
+/* Streaming decode: never splits a UTF-8 character.  SentencePiece puts a space before a text; the first
+ * one is dropped again unless `started` is set, as for text that goes on after other text. */
 struct wf_decoder { const wf_tokenizer *tok; char held[8]; int nheld; bool started, special; };
 void   wf_decoder_init(struct wf_decoder *, const wf_tokenizer *, bool special);  /* special: show special tokens */
 /* Bytes of the next id that are complete characters, appended at buf (cap at least wf_decoder_cap()). */

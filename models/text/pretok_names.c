@@ -97,7 +97,6 @@ static const struct pretok table[] = {
 	{"exaone-moe", 0, {SHORT "|" LEAD "(?:\\p{L}\\p{M}*+(?: \\p{L}\\p{M}*+)*+)++|\\p{N}"
 	 "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]?|\\s*[\\r\\n]" SPACES}},
 	{"minicpm5", PRE_WHOLE, {"\\p{N}{1,3}", SHORT "|" LEAD "\\p{L}+|\\p{N}+" OTHER}},
-	{"k2-horizon", 0, {SHORT "|" LEAD "[\\p{L}\\p{M}\\x{200C}\\x{200D}]+|\\p{N}{1,3}" OTHER}},
 	/* after a blank no line end can follow: the alternatives for blanks come only when there is none */
 	{"jais-2", 0, {SHORT "|" LEAD "\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|(?<![^\\S\\r\\n])\\s*[\\r\\n]+"
 	 "|\\s{512}(?!\\S)|\\s{256}(?!\\S)|\\s{128}(?!\\S)|\\s{64}(?!\\S)|\\s{32}(?!\\S)|\\s{16}(?!\\S)"

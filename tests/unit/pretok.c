@@ -147,7 +147,7 @@ static void other_names(void **unused)
 		"llama3", "llama-v3", "falcon3", "pixtral", "deepseek-r1-qwen", "deepseek-llm", "command-r", "refact", "mpt",
 		"olmo", "stablelm2", "poro-chat", "gpt3-finnish", "viking", "jais", "exaone", "exaone4", "codeshell", "minerva-7b",
 		"llama4", "trillion", "hunyuan", "hunyuan-dense", "glm4", "chatglm-bpe", "afmoe", "youtu", "spark2_5", "chameleon",
-		"granite-docling", "k2-horizon", "sarvam-moe", "lfm2", "solar-open", "minimax-m2", "megrez", "phi-2",
+		"granite-docling", "sarvam-moe", "lfm2", "solar-open", "minimax-m2", "megrez", "phi-2",
 	};
 	wf_error err = {0};
 	wf_tokenizer tok = {0};
