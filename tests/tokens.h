@@ -48,7 +48,7 @@ static inline void check_ids(struct opened *o, const char *text, size_t n, int f
 	int32_t *ids;
 	size_t count = encode(o, text, n, flags, &ids);
 
-	if (count != nwant || memcmp(ids, want, n ? count * sizeof *ids : 0) != 0) {
+	if (count != nwant || (count && memcmp(ids, want, count * sizeof *ids) != 0)) {
 		print_message("text \"%.*s\"\nwant:", (int)n, text);
 		for (size_t i = 0; i < nwant; i++)
 			print_message(" %d", want[i]);

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <unistd.h>
 #include <cmocka.h>
 #include "assemble.h"
 #include "tokens.h"
@@ -310,6 +311,78 @@ static void json_config(void **unused)
 	wf_arena_free(arena);
 }
 
+/* ---- directories ---- */
+
+static void write_file(const char *dir, const char *name, const void *data, size_t n)
+{
+	char path[256];
+
+	snprintf(path, sizeof path, "%s/%s", dir, name);
+	FILE *f = fopen(path, "wb");
+	assert_non_null(f);
+	assert_int_equal(fwrite(data, 1, n, f), n);
+	assert_int_equal(fclose(f), 0);
+}
+
+/* A directory of bpe.model and this tokenizer_config.json, read and removed again. */
+static struct opened open_directory(const char *config, const char *map)
+{
+	struct opened o = {.arena = wf_arena_new()}, model = open_file(DATA "bpe.model");
+	char dir[] = "/tmp/weft-tokens-XXXXXX", command[128];
+
+	assert_non_null(mkdtemp(dir));
+	if (config) {
+		write_file(dir, "tokenizer.model", model.map.data, model.map.bytes);
+		write_file(dir, "tokenizer_config.json", config, strlen(config));
+	}
+	if (map)
+		write_file(dir, "special_tokens_map.json", map, strlen(map));
+	int rc = tokenizer_from_dir(o.arena, &o.err, dir, &o.tok);
+	assert_int_equal(rc, o.err.set ? -1 : 0);
+	snprintf(command, sizeof command, "rm -r %s", dir);
+	assert_int_equal(system(command), 0);
+	close_file(&model);
+	return o;
+}
+
+static void directories(void **unused)
+{
+	struct opened o = open_directory(NULL, NULL);
+	(void)unused;
+
+	assert_false(o.err.set);                             /* neither file: no tokenizer, no error */
+	assert_null(o.tok);
+	close_file(&o);
+
+	o = open_directory("{\"tokenizer_class\":\"ChatGLMTokenizer\"}", NULL);
+	int32_t n = wf_token_find(o.tok, "[MASK]");
+	assert_true(n > 400);
+	check_ids(&o, "[gMASK]sop", 10, WF_TOK_BOS | WF_TOK_SPECIAL, (int32_t[]){n + 1, n + 3, n + 1, n + 3}, 4);
+	close_file(&o);
+
+	o = open_directory("{\"added_tokens_decoder\":{\"1000\":{\"content\":\"<end>\",\"special\":true}},\"eos_token\":"
+		"{\"content\":\"<end>\"},\"add_bos_token\":true,\"add_eos_token\":true}", NULL);
+	assert_int_equal(wf_vocab_size(o.tok), 1001);
+	assert_int_equal(wf_token_bos(o.tok), 1);
+	assert_true(wf_token_is_eog(o.tok, 1000));
+	check_ids(&o, "<end>", 5, WF_TOK_BOS | WF_TOK_SPECIAL, (int32_t[]){1, 1000, 1000}, 3);
+	assert_null(wf_token_piece(o.tok, 1001, NULL));
+	assert_string_equal(wf_token_piece(o.tok, 999, NULL), "");
+	close_file(&o);
+
+	o = open_directory("{\"add_bos_token\":false}", "{\"bos_token\":\"</s>\"}");
+	check_ids(&o, "", 0, WF_TOK_BOS, NULL, 0);
+	close_file(&o);
+
+	o = open_directory("{\"added_tokens_decoder\":{\"99999999\":{\"content\":\"<end>\"}}}", NULL);
+	assert_non_null(strstr(o.err.text, "99999999"));
+	close_file(&o);
+
+	o = open_directory("{\"added_tokens_decoder\":{\"0\":{\"content\":\"<end>\"}}}", NULL);
+	assert_non_null(strstr(o.err.text, "<end>"));
+	close_file(&o);
+}
+
 /* ---- tokenizer.model: every prefix and every byte ---- */
 
 static void try_model(const uint8_t *data, size_t n)
@@ -352,7 +425,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(gguf_bytes), cmocka_unit_test(gguf_scores), cmocka_unit_test(ends), cmocka_unit_test(gguf_errors),
-		cmocka_unit_test(json_errors), cmocka_unit_test(json_config), cmocka_unit_test(broken_model),
+		cmocka_unit_test(json_errors), cmocka_unit_test(json_config), cmocka_unit_test(directories), cmocka_unit_test(broken_model),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
