@@ -8,7 +8,7 @@
  *              XTYPE QSTRIDE             queries, and values between two tokens of them
  *              SCALE WINDOW SOFTCAP      of q k^T; tokens seen, 0 all; 0 none
  *              ALIBI NHEAD HEAD0         max bias, 0 none; heads of the whole model, the first one here
- *              SINKS                     1: args has const float *sinks [HEADS]
+ *              SINKS                     1: args has sinks [HEADS], of any type of numbers
  *              MMA                       1: matrix units, KVTYPE has 16 bits; 0: float arithmetic
  * The kernel's one parameter is struct args, below. */
 #ifndef ATTEND_CUH

@@ -339,7 +339,7 @@ __device__ inline void write(const args &p, const cursor &at, int i, int dim, me
 	if (!has_head(at.unit, i))
 		return;
 #if SINKS
-	r.sum += exp2f(p.sinks[h] * LOG2E - r.most);
+	r.sum += exp2f(to_float(p.sinks[h]) * LOG2E - r.most);
 #endif
 	p.y[((size_t)p.table->seq_start[at.seq] * HEADS + h) * VDIM + dim] = from_float<XTYPE>(r.value / r.sum);
 }

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { GEMV_MOST = 8, GEMV_MOST_QUANTISED = 64, GEMV_WARPS = 8, DECODE_WARPS = 6, ROWS_THREADS = 256 };
+enum { GEMV_MOST = 8, GEMV_MOST_QUANTISED = 64, DECODE_WARPS = 6, ROWS_THREADS = 256 };
 
 /* What a block may use when there are `slots` of it on a multiprocessor; the system keeps 1 KB of each. */
 static int smem_limit(const struct cuda_gpu *gpu, int slots)
@@ -61,14 +61,14 @@ static int refuse(struct emit *e, const char *why)
 
 /* ---- products of few rows ---------------------------------------------------------------------------- */
 
-struct gemv { int tokens, stages, slots, smem; };
+struct gemv { int tokens, warps, stages, slots, smem; };
 
 /* About what gemv.cuh will need, a little more; the page asserts that it fits, and says how much it is. */
-static int gemv_smem(const wf_tensor *w, bool mma, int tokens, int stages)
+static int gemv_smem(const wf_tensor *w, bool mma, int tokens, int warps, int stages)
 {
 	const struct wf_dtype_info *type = &wf_dtypes[w->dtype];
 	bool dense = type->block == 1;
-	int chunk = dense ? 64 : 256, piece = chunk / type->block * type->bytes, warps = GEMV_WARPS;
+	int chunk = dense ? 64 : 256, piece = chunk / type->block * type->bytes;
 	int padded = (int)((w->dim[1] + chunk - 1) / chunk) * chunk;
 	bool snug = wf_row_bytes(w->dtype, w->dim[1]) % 16 == 0 && piece % 16 == 0;
 	int stage = 16 * ((snug || dense ? piece : piece + 29) / 16 * 16);
@@ -77,19 +77,21 @@ static int gemv_smem(const wf_tensor *w, bool mma, int tokens, int stages)
 		(warps + 1) * tokens * 4 + tokens * 8 + 256;
 }
 
-/* The most tokens a pass can hold, then two blocks to a multiprocessor, then the most under way. */
+/* The most tokens a pass can hold, then two blocks to a multiprocessor, then the most under way.  Half
+ * the warps leave room for the rows of a wide product: reading its weights twice costs more. */
 static struct gemv choose_gemv(const struct emit *e, bool mma)
 {
 	const wf_tensor *w = e->kernel->anchor->in[0];
 	int most = e->rows < GEMV_MOST ? (int)e->rows : GEMV_MOST;
 
 	for (int tokens = most; tokens > 0; tokens = tokens > 1 ? (tokens + 1) / 2 : 0)
-		for (int slots = 2; slots > 0; slots--)
-			for (int stages = slots == 2 ? 5 : 8; stages >= 3; stages--) {
-				int smem = gemv_smem(w, mma, tokens, stages);
-				if (smem <= smem_limit(e->gpu, slots))
-					return (struct gemv){tokens, stages, slots, smem};
-			}
+		for (int warps = 8; warps >= 4; warps /= 2)
+			for (int slots = 2; slots > 0; slots--)
+				for (int stages = slots == 2 ? 5 : 8; stages >= 3; stages--) {
+					int smem = gemv_smem(w, mma, tokens, warps, stages);
+					if (smem <= smem_limit(e->gpu, slots))
+						return (struct gemv){tokens, warps, stages, slots, smem};
+				}
 	return (struct gemv){0};
 }
 
@@ -102,11 +104,11 @@ static int define_gemv(struct emit *e, struct page *p, struct emit_launch *l, co
 	if (mma)
 		page_define(p, "MTYPE", "%s", is_16bit(w->dtype) ? page_type(p, w) : act == WF_BF16 ? "bf16" : "half");
 	page_define(p, "TOKENS", "%d", g->tokens);
-	page_define(p, "WARPS", "%d", GEMV_WARPS);
+	page_define(p, "WARPS", "%d", g->warps);
 	page_define(p, "STAGES", "%d", g->stages);
 	page_define(p, "SLOTS", "%d", g->slots);
 	page_define(p, "PAGE_TOKENS", "%d", e->page_tokens);
-	l->threads = GEMV_WARPS * 32;
+	l->threads = (unsigned)g->warps * 32;
 	l->grid_x = (unsigned)e->gpu->sms;
 	l->weight = 3 + g->tokens;
 	p->tail = page_format(p, "extern \"C\" __device__ int dynamic_smem = GEMV_SMEM;\n"
@@ -398,7 +400,7 @@ static void define_attend(struct emit *e, struct page *p)
 	page_pointer(p, PAGE_PARTS, NULL, "float *", "work");
 	page_pointer(p, PAGE_COUNTERS, NULL, "unsigned *", "counter");
 	if (t->nin > 3)
-		page_pointer(p, PAGE_CONSTANT, t->in[3], "const float *", "sinks");
+		page_pointer(p, PAGE_CONSTANT, t->in[3], page_format(p, "const %s *", page_type(p, t->in[3])), "sinks");
 }
 
 static const char *attend_blocker(const struct emit *e)
@@ -414,8 +416,6 @@ static const char *attend_blocker(const struct emit *e)
 		return "pages must be multiples of 16 tokens";
 	if (t->in[0]->dtype != t->dtype || page_is_output(e->plan, t))
 		return "queries and results of different types";
-	if (t->nin > 3 && t->in[3]->dtype != WF_F32)
-		return "sinks must be f32";
 	return NULL;
 }
 

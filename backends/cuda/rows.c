@@ -93,6 +93,8 @@ static bool fits_eight(const wf_tensor *t)
 
 	if (is(t, "rope"))
 		fits &= eight(wf_last(t)) && (attribute(t, "pairs") ? eight(2 * row_length(t->in[2])) : eight(row_length(t->in[2])));
+	if (is(t, "join"))
+		fits &= eight(wf_last(t->in[0])) && eight(wf_last(t->in[1]));
 	if (is(t, "cols"))
 		fits &= eight(attribute(t, "start"));
 	if (is(t, "lane"))
@@ -208,7 +210,8 @@ static void do_take(struct rows *r, const wf_tensor *t)
 	const wf_tensor *table = t->in[0], *ids = t->in[1];
 	bool quantised = wf_dtypes[table->dtype].block > 1;
 	const char *at = ids->op != &wf_op_input ? NULL : !strcmp(ids->name, "rows") ? "p.table->row[r.t]" :
-		!strcmp(ids->name, "tokens") ? "token_at(*p.table, r.t)" : NULL;
+		!strcmp(ids->name, "tokens") ? "token_at(*p.table, r.t)" :
+		!strcmp(ids->name, "positions") ? "p.table->pos[r.t]" : NULL;
 	long long n = row_length(t);
 
 	if (!at || ours(r, table) || (quantised && r->width != 8)) {
@@ -224,6 +227,19 @@ static void do_take(struct rows *r, const wf_tensor *t)
 		page_add(p, "\tload_run(p.%s + (size_t)%s * %lld + i, v);\n", pointer, at, n);
 }
 
+/* Two parts of every head side by side; a second part of one head serves all. */
+static void do_join(struct rows *r, const wf_tensor *t)
+{
+	long long n = wf_last(t->in[0]), m = wf_last(t->in[1]);
+
+	page_add(r->page, "\tint h = i / %lld, j = i %% %lld;\n\tif (j < %lld) {\n\t", n + m, n + m, n);
+	load(r, t->in[0], page_format(r->page, "(h * %lld + j)", n), "v");
+	page_add(r->page, "\t} else {\n\t");
+	load(r, t->in[1], t->in[1]->dim[1] == 1 ? page_format(r->page, "(j - %lld)", n) :
+		page_format(r->page, "(h * %lld + j - %lld)", m, n), "v");
+	page_add(r->page, "\t}\n");
+}
+
 static void do_move(struct rows *r, const wf_tensor *t)
 {
 	struct page *p = r->page;
@@ -231,12 +247,14 @@ static void do_move(struct rows *r, const wf_tensor *t)
 	if (t->op->view)
 		load(r, t->in[0], "i", "v");
 	else if (is(t, "cols"))
-		load(r, t->in[0], page_format(p, "i + %lld", (long long)attribute(t, "start")), "v");
+		load(r, t->in[0], attribute(t, "start") ? page_format(p, "i + %lld", (long long)attribute(t, "start")) : "i", "v");
 	else if (is(t, "lane")) {
 		long long of = attribute(t, "of"), at = attribute(t, "at"), block = attribute(t, "block");
 		load(r, t->in[0], page_format(p, "(i / %lld * %lld + %lld) * %lld + i %% %lld", block, of, at, block, block), "v");
 	} else if (is(t, "take"))
 		do_take(r, t);
+	else if (is(t, "join"))
+		do_join(r, t);
 	else
 		refuse(r, "an order of values it cannot follow");
 }
