@@ -5,7 +5,7 @@ B=build
 weft=./weft
 [ -z "${SAN:-}" ] || weft=./$B/weft
 export weft B
-passed=0 failed=0
+passed=0 failed=0 skipped=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
@@ -21,7 +21,9 @@ count() {
 	[ "$1" = 0 ] || [ "${bad:-0}" -gt 0 ] || bad=1
 	passed=$((passed + ${ok:-0}))
 	failed=$((failed + ${bad:-0}))
-	printf '%-28s %5s passed %3s failed\n' "$2" "${ok:-0}" "${bad:-0}"
+	skip=$(sed -n 's/^\[  SKIPPED \] \([0-9]*\) test.*/\1/p' "$log" | tail -n 1)
+	skipped=$((skipped + ${skip:-0}))
+	printf '%-28s %5s passed %3s failed%s\n' "$2" "${ok:-0}" "${bad:-0}" "${skip:+ $skip skipped}"
 	[ "${bad:-0}" = 0 ] || cat "$log"
 	grep -h '^measured:' "$log"
 }
@@ -40,5 +42,5 @@ done
 for t in tests/cases/*.sh; do
 	[ -f "$t" ] && one "$(basename "$t")" sh "$t"
 done
-echo "$passed passed, $failed failed"
+echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]

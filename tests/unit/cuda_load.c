@@ -207,6 +207,7 @@ int main(void)
 
 int main(void)
 {
+	puts("built without the CUDA toolkit\n0 passed, 0 failed");
 	return 0;
 }
 

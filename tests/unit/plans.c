@@ -41,7 +41,7 @@ static char *read_file(const char *path)
 /* The expectation stands in comments: what is left of each line. */
 static char *uncomment(const char *s)
 {
-	char *text;
+	char *text = NULL;
 	size_t len;
 	FILE *m = open_memstream(&text, &len);
 
