@@ -27,7 +27,7 @@ TOOLS   := $(filter-out tools/embed.c,$(wildcard tools/*.c))
 CUH     := $(wildcard backends/cuda/*.cuh)
 ISAS    := $(if $(findstring x86_64,$(LIBDIR)),avx512 avx2) plain
 OBJ     := $(SRC:%.c=$B/%.o) $(foreach i,$(ISAS),$(SIMD:%.c=$B/%.$i.o)) $B/embedded.o
-UNITS   := $(patsubst tests/unit/%.c,$B/tests/%,$(wildcard tests/unit/*.c))
+UNITS   := $(patsubst tests/unit/%.c,$B/tests/%,$(wildcard tests/unit/*.c)) $B/render
 FUZZERS := $(patsubst tests/fuzz/%.c,$B/fuzz/%,$(wildcard tests/fuzz/*.c))
 
 ISA_avx512 := -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512bf16 -mfma -mf16c -mprefer-vector-width=512
@@ -40,6 +40,7 @@ all: $(BIN) $B/libweft.a $B/libweft.so
 
 $(BIN): $(TOOLS:%.c=$B/%.o) $B/libweft.a
 	$(CC) $(CFLAGS) $(LDFLAGS) -rdynamic -o $@ $(TOOLS:%.c=$B/%.o) -Wl,--whole-archive $B/libweft.a -Wl,--no-whole-archive $(LIBS) $(EDIT)
+	@$(if $(CUDA),,echo 'no CUDA toolkit found: $@ runs on the CPU only')
 
 $B/libweft.a: $(OBJ)
 	@rm -f $@ && ar rcs $@ $^
@@ -86,7 +87,7 @@ $(FUZZERS): $B/fuzz/%: tests/fuzz/%.c $(FUZZED)
 	@mkdir -p $(@D)
 	$(FUZZCC) -fsanitize=fuzzer,address,undefined -o $@ $< $(FUZZED) $(LIBS)
 
-$B/bench_cpu: tests/bench_cpu.c $B/libweft.a
+$B/bench_cpu $B/render: $B/%: tests/%.c $B/libweft.a
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $B/libweft.a $(LIBS)
 
 tests: $(UNITS)

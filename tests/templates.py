@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compare weft's chat templates with Jinja2, byte for byte.
 
-  tests/templates.py [--render build/tests/render] [--cases N] [--seed N] [more.jinja ...]
+  tests/templates.py [--render build/render] [--cases N] [--seed N] [more.jinja ...]
 
 Jinja2 is set up as transformers sets it up: immutable sandbox, trim_blocks, lstrip_blocks, loop
 controls, tojson by json.dumps, {% generation %}.  Compared are tests/data/templates/*.jinja and the
@@ -307,7 +307,7 @@ def report(name, source, context, want, got, whole):
 
 def main():
 	parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-	parser.add_argument("--render", default="build/tests/render")
+	parser.add_argument("--render", default="build/render")
 	parser.add_argument("--cases", type=int, default=800)
 	parser.add_argument("--seed", type=int, default=1)
 	parser.add_argument("--verbose", action="store_true")
