@@ -10,7 +10,7 @@
 
 enum { PAGE_TOKENS = 64 };
 
-/* A CUDA context, its libraries and the kernels' modules: seen on an H200 with driver 580. */
+/* A CUDA context, its libraries and the modules of the kernels: an allowance, not a reading. */
 static const double RESERVE = 640. * 1024 * 1024;
 
 struct kind { wf_dtype dtype; bool packed; int n; double bytes; };
