@@ -425,14 +425,12 @@ static int encode_word(struct work *w, struct merger *m, uint32_t start, uint32_
 static struct merger *merger_new(struct work *w)
 {
 	struct merger *m = calloc(1, sizeof *m);
-	bool unused = false;
 
 	if (!m)
 		return NULL;
-	*m = (struct merger){.tok = w->tok, .err = w->err};
-	for (int32_t i = 0; i < w->tok->n && !w->tok->merge && !unused; i++)
-		unused = w->tok->token[i].type == TOKEN_UNUSED && w->tok->token[i].len;
-	if (unused && !(m->left = calloc((size_t)w->tok->n, sizeof *m->left))) {
+	m->tok = w->tok;
+	m->err = w->err;
+	if (w->tok->unused && !w->tok->merge && !(m->left = calloc((size_t)w->tok->n, sizeof *m->left))) {
 		free(m);
 		return NULL;
 	}

@@ -210,6 +210,7 @@ struct wf_tokenizer {
 	uint32_t merge_mask, nrank;
 	bool ignore_merges;                   /* a piece of text that is a token is not merged */
 	bool whole_lines;                     /* the same, for pieces of newlines only */
+	bool unused;                          /* some pieces only lead to longer ones */
 	bool cut_spaces;                      /* no token holds a space marker after anything else */
 	/* unigram */
 	struct trie pieces;                   /* by text; tokens that text may become */

@@ -162,6 +162,7 @@ static void index_pieces(wf_tokenizer *tok)
 			continue;
 		if (t->len > tok->longest)
 			tok->longest = t->len;
+		tok->unused |= t->type == TOKEN_UNUSED;
 		if (utf8_read(t->text, t->len, &code) == t->len && code < sizeof tok->chr / sizeof *tok->chr)
 			tok->chr[code] = id;
 		const char *at = t->text, *end = at + t->len;
