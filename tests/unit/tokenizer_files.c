@@ -371,7 +371,7 @@ static void directories(void **unused)
 	close_file(&o);
 
 	o = open_directory("{\"add_bos_token\":false}", "{\"bos_token\":\"</s>\"}");
-	check_ids(&o, "", 0, WF_TOK_BOS, NULL, 0);
+	check_ids(&o, "", 0, WF_TOK_BOS, (int32_t[]){0}, 0);
 	close_file(&o);
 
 	o = open_directory("{\"added_tokens_decoder\":{\"99999999\":{\"content\":\"<end>\"}}}", NULL);
