@@ -92,7 +92,7 @@ $B/bench_cpu $B/render: $B/%: tests/%.c $B/libweft.a
 
 tests: $(UNITS)
 
-demo check:
+demo check check-cuda:
 	@SAN=$(SAN) sh tests/$@.sh
 
 install: weft $B/libweft.a $B/libweft.so
@@ -112,5 +112,5 @@ help:
 clean:
 	rm -rf build build-san weft
 
-.PHONY: all clean fuzz tests demo check install help
+.PHONY: all clean fuzz tests demo check check-cuda install help
 -include $(shell find $B -name '*.d' 2>/dev/null)

@@ -1,0 +1,65 @@
+#!/bin/sh
+# check-cuda.sh - everything that needs a GPU: plans against the definition, golden models in every way
+# of feeding them, replayed graphs against single launches, a trained model's text, sanitizers.
+# Runs what is built (./weft, build/tests/cuda_*), or what WEFT and TESTS name; WEFT_SHARED says where
+# the golden models are.  The last line is "N passed, N failed".
+set -u
+cd "$(dirname "$0")/.."
+weft=${WEFT:-./weft} tests=${TESTS:-build/tests} shared=${WEFT_SHARED:-../shared} cache=${WEFT_CACHE:-build/kernels}
+export WEFT_SHARED="$shared"
+passed=0 failed=0
+log=$(mktemp)
+trap 'rm -f "$log" "$log".*' EXIT
+mkdir -p build
+
+# check NAME COMMAND...: passes when the command does
+check() {
+	name=$1
+	shift
+	if "$@" > "$log" 2>&1; then
+		passed=$((passed + 1))
+		echo "pass $name $(sed -n 's/.*\(NMSE [^ ]*\).*/\1/p' "$log" | tr '\n' ' ')"
+	else
+		failed=$((failed + 1))
+		echo "FAIL $name: $*"
+		tail -n 12 "$log"
+	fi
+}
+
+cuda() {
+	command=$1
+	shift
+	timeout 300 "$weft" "$command" --backend cuda --cache "$cache" "$@"
+}
+
+verify() { cuda verify "$@"; }
+same_text() { "$@" > "$log.text" 2>/dev/null && cmp "$log.text" "$shared/models/stories260K.greedy200.txt"; }
+story() { cuda run -m "$shared/models/stories260K.gguf" -p "" -n 200 --temp 0 --ignore-eos "$@"; }
+sanitize() { timeout 300 compute-sanitizer --tool "$1" --error-exitcode 9 "$weft" verify --backend cuda --cache "$cache" -m "$shared/golden/llama2-gqa" --chunk 7; }
+
+for t in "$tests"/cuda_device "$tests"/cuda_ops; do
+	[ ! -x "$t" ] || check "$(basename "$t")" "$t"
+done
+for m in "$shared"/golden/*; do
+	name=$(basename "$m")
+	cuda dump -m "$m" --stage emit --arch sm_90a -o "$log.pages" > /dev/null 2>&1 || { echo "skip $name: no kernels"; continue; }
+	for chunk in 0 7 1; do
+		check "$name f32 chunk $chunk" verify -m "$m" --chunk $chunk --tolerance 1e-7
+	done
+	check "$name f32 single launches" verify -m "$m" --no-graph --tolerance 1e-7
+	check "$name f16" verify -m "$m" --act f16 --cache-type f16 --tolerance 1e-3
+	check "$name bf16" verify -m "$m" --act bf16 --cache-type bf16 --tolerance 4e-3
+done
+check "llama unfused" verify -m "$shared/golden/llama2-gqa" --skip fuse --tolerance 1e-7
+if [ -f "$shared/models/stories260K.gguf" ]; then
+	check "story" same_text story
+	check "story, single launches" same_text story --no-graph
+	check "story, waiting" same_text story --sync
+fi
+if command -v compute-sanitizer > /dev/null; then
+	for tool in memcheck racecheck synccheck; do
+		check "$tool" sanitize $tool
+	done
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
