@@ -9,7 +9,7 @@ weft=${WEFT:-./weft} tests=${TESTS:-build/tests} shared=${WEFT_SHARED:-../shared
 export WEFT_SHARED="$shared"
 passed=0 failed=0
 log=$(mktemp)
-trap 'rm -f "$log" "$log".*' EXIT
+trap 'rm -rf "$log" "$log".*' EXIT
 mkdir -p build
 
 # check NAME COMMAND...: passes when the command does
