@@ -213,6 +213,7 @@ enum generate_end generator_run(struct generator *g, int64_t n, FILE *out, struc
 		return END_FAILED;
 	}
 	wf_decoder_init(&decoder, g->s->model->tokenizer, g->s->o->special);
+	decoder.started = g->continues;
 	enum generate_end end = (g->ahead ? answer_ahead : answer)(g, n, out, a, &decoder, text);
 	if (end != END_FAILED && put(g, out, a, text, wf_decoder_flush(&decoder, text)))
 		end = END_FAILED;

@@ -14,7 +14,7 @@ static int raw_ids(struct session *s, const char *text, size_t len, struct token
 	return ids->n ? 0 : wf_fail(&s->err, "an empty prompt, and the model has no start token");
 }
 
-static int make_ids(struct session *s, struct tokens *ids)
+static int make_ids(struct session *s, struct tokens *ids, bool *continues)
 {
 	size_t len = 0;
 	wf_template *t = NULL;
@@ -31,6 +31,7 @@ static int make_ids(struct session *s, struct tokens *ids)
 		result = prompt_render(s, t, message + !s->o->system, s->o->system ? 2 : 1, ids);
 	} else if (!result) {
 		result = raw_ids(s, text, len, ids);
+		*continues = len > 0;
 	}
 	free(text);
 	return result;
@@ -66,14 +67,16 @@ int run_main(const struct options *o)
 	struct session s;
 	struct tokens ids = {0};
 	struct generator g = {0};
+	bool continues = false;
 	int code = -1;
 
 	session_start(&s, o);
-	if (session_model(&s, 0) || make_ids(&s, &ids))
+	if (session_model(&s, 0) || make_ids(&s, &ids, &continues))
 		goto out;
 	struct wf_sizes sizes = plan_sizes(&s);
 	if (session_plan(&s, &sizes, NULL) || session_runner(&s, &sizes, false) || generator_start(&g, &s))
 		goto out;
+	g.continues = continues;
 	catch_interrupt(false);
 	code = answer(&s, &g, &ids);
 out:

@@ -187,6 +187,7 @@ struct generator {
 	const float *logits;                  /* of the last token; NULL before the first step */
 	bool ahead;                           /* the device chooses; a step is queued before the last one's choice is read */
 	int unread;                           /* steps whose choice was not read */
+	bool continues;                       /* the answer goes on in the prompt's text: its first space counts */
 	double prompt_s, decode_s;
 	int64_t prompt_n, decode_n;
 };
