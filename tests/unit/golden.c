@@ -1,8 +1,8 @@
 /* golden.c - checkpoints of every family against reference logits and greedy tokens, by definition and
  * on the CPU: prompts whole, in chunks of 7 and token by token, on one thread and two.
  *
- * Without arguments: every folder of $WEFT_SHARED/golden.  Else each argument is a model, or
- * MODEL=REFERENCE.safetensors. */
+ * Without arguments: every folder of tests/golden and $WEFT_SHARED/golden.  Else each argument is a
+ * model, or MODEL=REFERENCE.safetensors. */
 #include "harness.h"
 #include <dirent.h>
 #include <limits.h>
@@ -250,36 +250,53 @@ static int not_hidden(const struct dirent *e)
 	return e->d_name[0] != '.';
 }
 
-static void checkpoints_match(void **unused)
+/* How many models of a folder failed; -1 when it is not there. */
+static int run_folder(const char *folder)
 {
-	const char *shared = getenv("WEFT_SHARED");
 	struct dirent **entry = NULL;
 	char path[PATH_MAX];
+	int n = scandir(folder, &entry, not_hidden, alphasort), bad = 0;
+
+	for (int i = 0; i < n; i++) {
+		snprintf(path, sizeof path, "%s/%s", folder, entry[i]->d_name);
+		bad += run_named(path) != 0;
+		free(entry[i]);
+	}
+	free(entry);
+	return n <= 0 ? -1 : bad;
+}
+
+static void own_checkpoints(void **unused)
+{
 	int bad = 0;
 
 	(void)unused;
 	for (int i = 0; i < nnamed; i++)
 		bad += run_named(named[i]) != 0;
-	if (!nnamed) {
-		snprintf(path, sizeof path, "%s/golden", shared ? shared : "../shared");
-		int n = scandir(path, &entry, not_hidden, alphasort);
-		if (n <= 0) {
-			print_message("%s is not there\n", path);
-			skip();
-		}
-		for (int i = 0; i < n; i++) {
-			snprintf(path, sizeof path, "%s/golden/%s", shared ? shared : "../shared", entry[i]->d_name);
-			bad += run_named(path) != 0;
-			free(entry[i]);
-		}
-		free(entry);
+	assert_int_equal(nnamed ? bad : run_folder("tests/golden"), 0);
+}
+
+static void shared_checkpoints(void **unused)
+{
+	const char *shared = getenv("WEFT_SHARED");
+	char path[PATH_MAX];
+
+	(void)unused;
+	snprintf(path, sizeof path, "%s/golden", shared ? shared : "../shared");
+	int bad = nnamed ? -1 : run_folder(path);
+	if (bad < 0) {
+		print_message("%s is not there\n", path);
+		skip();
 	}
 	assert_int_equal(bad, 0);
 }
 
 int main(int argc, char **argv)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(checkpoints_match)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(own_checkpoints),
+		cmocka_unit_test(shared_checkpoints),
+	};
 
 	named = (const char **)argv + 1;
 	nnamed = argc - 1;

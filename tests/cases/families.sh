@@ -1,0 +1,22 @@
+#!/bin/sh
+# families.sh - every family's golden checkpoint by the driver: whole, in chunks, by tokens, with passes
+# left out, from the text form; planned from its config alone.
+. tests/cases/case.sh.inc
+
+for dir in tests/golden/* "$shared"/golden/*; do
+	m=$(basename "$dir")
+	case $m in llama*) continue ;; esac
+	[ -r "$dir/golden.safetensors" ] || continue
+	for o in "-t 1" "-t 2 --chunk 7" "-t 1 --chunk 1" "--skip fuse" "--isa avx2" "--isa plain"; do
+		check "$m $o" $weft verify -m "$dir" --tolerance 1e-8 $o
+	done
+	check "$m bf16" $weft verify -m "$dir" --act bf16 --tolerance 1e-2
+	$weft dump -m "$dir" --stage build --cache-type f32 -o "$tmp/a" 2> /dev/null
+	check "$m from its text form" $weft verify -m "$dir" --tolerance 1e-8 --graph "$tmp/a"
+	$weft dump -m "$dir" --stage place -o "$tmp/a" 2> /dev/null
+	$weft dump --graph "$tmp/a" --stage place -o "$tmp/b" 2> /dev/null
+	check "$m placed, printed, parsed, printed" cmp "$tmp/a" "$tmp/b"
+	check "$m planned from its config" $weft plan -m "$dir/config.json"
+	check "$m explained" $weft explain -m "$dir"
+done
+finish
