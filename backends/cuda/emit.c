@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { GEMV_MOST = 8, GEMV_MOST_QUANTISED = 64, DECODE_WARPS = 6, ROWS_THREADS = 256 };
+enum { GEMV_MOST = 4, GEMV_MOST_OTHER = 64, GEMV_TOKENS = 8, DECODE_WARPS = 6, ROWS_THREADS = 256 };
 
 /* What a block may use when there are `slots` of it on a multiprocessor; the system keeps 1 KB of each. */
 static int smem_limit(const struct cuda_gpu *gpu, int slots)
@@ -82,7 +82,7 @@ static int gemv_smem(const wf_tensor *w, bool mma, int tokens, int warps, int st
 static struct gemv choose_gemv(const struct emit *e, bool mma)
 {
 	const wf_tensor *w = e->kernel->anchor->in[0];
-	int most = e->rows < GEMV_MOST ? (int)e->rows : GEMV_MOST;
+	int most = e->rows < GEMV_TOKENS ? (int)e->rows : GEMV_TOKENS;
 
 	for (int tokens = most; tokens > 0; tokens = tokens > 1 ? (tokens + 1) / 2 : 0)
 		for (int warps = 8; warps >= 4; warps /= 2)
@@ -322,13 +322,13 @@ static int emit_many(struct emit *e)
 		x->dtype == WF_BF16 ? "bf16" : "half");
 }
 
-/* Reading dense weights twice costs more than the library; quantised ones it cannot read at all. */
+/* Reading weights of its own type twice costs more than the library does; others it cannot read. */
 static int emit_dot(struct emit *e)
 {
-	bool mma = is_16bit(e->plan->g->act), dense = wf_dtypes[e->kernel->anchor->in[0]->dtype].block == 1;
+	bool mma = is_16bit(e->plan->g->act), readable = e->kernel->anchor->in[0]->dtype == e->kernel->anchor->in[1]->dtype;
 	struct gemv g = choose_gemv(e, mma);
 
-	if (e->rows > (dense ? GEMV_MOST : GEMV_MOST_QUANTISED))
+	if (e->rows > (readable ? GEMV_MOST : GEMV_MOST_OTHER))
 		return emit_many(e);
 	if (!g.tokens)
 		return refuse(e, "its rows do not fit shared memory");
