@@ -225,9 +225,9 @@ static void quantised_plans_match(void **unused)
 		make_quantised(&q, &like, (wf_dtype)type, blocks);
 		expect(wf_dtypes[type].name, &shape, &(struct options){.weights = (wf_dtype)type, .kv = WF_F32, .act = WF_F32,
 			.from = &q.weights}, 1e-9);
-		if (type % 3 == 0)      /* the blocks' values are too large for f16 */
+		if (type % 3 == 0)      /* the blocks hold values too large for f16, and for much precision */
 			expect(wf_dtypes[type].name, &shape, &(struct options){.weights = (wf_dtype)type, .kv = WF_BF16, .act = WF_BF16,
-				.from = &q.weights}, 4e-3);
+				.from = &q.weights}, 5e-2);
 		side_close(&like);
 		free(blocks);
 	}
