@@ -167,10 +167,6 @@ int64_t team_next(struct team *, int64_t n);
 
 int cpu_device(const wf_backend *, struct wf_device *);
 
-/* ---- device.c: this machine, for forecasts: measured ---------------------------------------------- */
-
-int cpu_device(const wf_backend *, struct wf_device *);
-
 /* ---- program.c: a kernel's nodes as a list of actions over one row --------------------------------
  *
  * A row is what a node holds for one token (or wanted row): its dimensions after the first, flattened.
