@@ -43,6 +43,12 @@ static int emit(const wf_backend *backend, wf_plan *plan, wf_error *err, const c
 }
 
 #ifndef WF_CUDA
+int cuda_device(const wf_backend *backend, struct wf_device *out)
+{
+	(void)backend, (void)out;
+	return -1;
+}
+
 wf_exec *cuda_open(const wf_backend *backend, wf_plan *plan, wf_error *err, const struct wf_exec_opt *opt)
 {
 	(void)backend, (void)plan, (void)opt;
@@ -56,6 +62,7 @@ const wf_backend wf_backend_cuda = {
 	.act     = WF_F16,
 	.fusions = fusions,
 	.check   = check,
+	.device  = cuda_device,
 	.open    = cuda_open,
 	.emit    = emit,
 };

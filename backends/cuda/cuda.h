@@ -21,7 +21,7 @@ struct cuda_gpu {
 	char name[96];
 	int ordinal, major, minor;            /* compute capability */
 	int sms, smem_block, smem_sm, regs_sm, l2_bytes;
-	int read_mhz, read_bits;              /* memory clock and bus width: its rated bandwidth; 0 unknown */
+	int mhz, read_mhz, read_bits;         /* clock; memory's clock and bus width: its rated bandwidth */
 	int64_t memory, free;                 /* bytes */
 	char arch[16];                        /* NVRTC's name for it: sm_90a */
 };
@@ -241,6 +241,8 @@ int  pages_write(wf_error *, const wf_plan *, const struct pages *, const char *
 
 /* ---- cuda.c, exec.c: the backend -------------------------------------------------------------------------------- */
 
+/* Bandwidth and rate the first GPU can be expected to reach; -1 when there is none. */
+int  cuda_device(const wf_backend *, struct wf_device *);
 wf_exec *cuda_open(const wf_backend *, wf_plan *, wf_error *, const struct wf_exec_opt *);
 
 /* ---- the libraries' entry points --------------------------------------------------------------- */

@@ -196,6 +196,7 @@ int driver_gpu(wf_error *err, int ordinal, struct cuda_gpu *gpu)
 		{CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR, &gpu->smem_sm},
 		{CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR, &gpu->regs_sm},
 		{CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE, &gpu->l2_bytes},
+		{CU_DEVICE_ATTRIBUTE_CLOCK_RATE, &gpu->mhz},
 		{CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE, &gpu->read_mhz},
 		{CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH, &gpu->read_bits},
 	};
@@ -210,6 +211,7 @@ int driver_gpu(wf_error *err, int ordinal, struct cuda_gpu *gpu)
 	for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
 		if (CU(err, cuDeviceGetAttribute(limits[i].to, limits[i].which, device)))
 			return -1;
+	gpu->mhz /= 1000;
 	gpu->read_mhz /= 1000;
 	gpu->memory = (int64_t)total;
 	if (cuda_driver.cuMemGetInfo(&free_bytes, &total) == CUDA_SUCCESS)
@@ -240,6 +242,21 @@ static void version_text(int which, char *out, size_t size)
 #endif
 }
 
+/* Free memory is a context's to tell. */
+static void read_free(struct cuda_gpu *gpu)
+{
+	CUcontext context;
+
+	if (cuda_driver.cuDevicePrimaryCtxRetain(&context, gpu->ordinal) != CUDA_SUCCESS)
+		return;
+	size_t free_bytes, total;
+	if (cuda_driver.cuCtxSetCurrent(context) == CUDA_SUCCESS &&
+	    cuda_driver.cuMemGetInfo(&free_bytes, &total) == CUDA_SUCCESS)
+		gpu->free = (int64_t)free_bytes;
+	cuda_driver.cuCtxSetCurrent(NULL);
+	cuda_driver.cuDevicePrimaryCtxRelease(gpu->ordinal);
+}
+
 static void report_gpus(struct cuda_report *report)
 {
 	wf_error err = {0};
@@ -248,8 +265,10 @@ static void report_gpus(struct cuda_report *report)
 	if (driver_open(&err) || CU(&err, cuDeviceGetCount(&n)))
 		n = 0;
 	for (int i = 0; i < n && i < CUDA_MAXGPU && !err.set; i++)
-		if (!driver_gpu(&err, i, &report->gpu[i]))
+		if (!driver_gpu(&err, i, &report->gpu[i])) {
+			read_free(&report->gpu[i]);
 			report->ngpu++;
+		}
 	if (err.set)
 		snprintf(report->problem, sizeof report->problem, "%.500s", err.text);
 }
