@@ -138,6 +138,9 @@ struct cpu_kernels {
 	void (*gelu)(float *out, const float *x, int64_t n);       /* tanh form */
 	void (*silu_mul)(float *out, const float *gate, const float *up, int64_t n);
 	void (*gelu_mul)(float *out, const float *gate, const float *up, int64_t n);
+	/* pairs (x[i], x[i + half]), or (x[2i], x[2i + 1]), turned by the angles of these cos and sin; the
+	 * rest of n values as they are */
+	void (*rope)(float *out, const float *x, const float *c, const float *s, int64_t half, int64_t n, bool pairs);
 	void (*store)(wf_dtype, void *out, const float *x, int64_t n);   /* f32, f16, bf16 */
 	void (*load)(wf_dtype, float *out, const void *x, int64_t n);
 };
@@ -173,7 +176,8 @@ int cpu_device(const wf_backend *, struct wf_device *);
  * Actions run on a range of a row, so that a product's epilogue runs on the tile just computed. */
 
 enum cpu_action_kind {
-	DO_MAP, DO_ROW, DO_ROPE, DO_TAKE, DO_JOIN, DO_ROUTE, DO_VIEW, DO_COLS, DO_LANE, DO_KEYS, DO_VALUES
+	DO_MAP, DO_GATE, DO_ROW, DO_ROPE, DO_TAKE, DO_JOIN, DO_ROUTE, DO_VIEW, DO_COLS, DO_LANE, DO_KEYS, DO_VALUES,
+	DO_NOTHING
 };
 
 struct cpu_operand {
@@ -189,11 +193,14 @@ struct cpu_action {
 	const wf_tensor *node;
 	int nin;
 	struct cpu_operand in[WF_MAXIN];
+	int lead;                         /* whose range it runs on, as cpu_operand.from; FROM_MEMORY: the row */
 	int64_t len;                      /* of its row */
 	int64_t sub;                      /* DO_ROW, DO_ROPE, DO_KEYS, DO_VALUES: values of a head */
 	int64_t shift;                    /* its column 0 is the tile's column `shift` (lanes: their pair's 0) */
 	float *stored;                    /* first value where the result is kept; NULL: a slot */
 	int64_t slot;                     /* floats into the thread's slots */
+	void (*unary)(float *out, const float *x, int64_t n);                        /* DO_MAP: instead of span */
+	void (*gate)(float *out, const float *gate, const float *up, int64_t n);     /* DO_GATE */
 	struct cpu_rope *rope;            /* DO_ROPE */
 	struct cpu_cache *cache;          /* DO_KEYS, DO_VALUES */
 };
@@ -221,7 +228,7 @@ struct cpu_routed {
 /* A layer's place in the KV pages. */
 struct cpu_cache { const wf_tensor *node; int cls, nkv, kdim, vdim; wf_dtype dtype; uint8_t *k, *v; size_t page_bytes; };
 
-struct cpu_block { void *data; struct cpu_block *next; };              /* freed at close */
+struct cpu_block { void *data; size_t bytes, used; struct cpu_block *next; };   /* freed at close */
 struct cpu_packed { const wf_tensor *t; struct cpu_mat *m; struct cpu_packed *next; };
 
 struct cpu_kernel {

@@ -7,7 +7,9 @@
 #include "backends/cpu/cpu.h"
 #include <string.h>
 
-enum { TILE_FLOATS = 32 * 1024, MAX_TOKENS = 256 };
+/* UNITS tiles a thread, so that none waits long for the last; a tile of MIN_TOKENS still pays for the
+ * unpacking of its weights. */
+enum { TILE_FLOATS = 32 * 1024, MAX_TOKENS = 256, MIN_TOKENS = 64, UNITS = 8 };
 
 static void prepare_row(struct cpu_exec *e, const struct cpu_kernel *k, int id, int t, uint8_t *to)
 {
@@ -77,6 +79,8 @@ void dot_run(struct cpu_exec *e, struct cpu_kernel *k, int id)
 	int64_t across = (k->N + columns - 1) / columns;
 	int64_t most = e->tile_floats / (columns < k->N ? columns : (k->N + PANEL - 1) / PANEL * PANEL);
 	int down = most < rows ? (int)most : rows;
+	while (across * ((rows + down - 1) / down) < UNITS * team_size(e->team) && down >= 2 * MIN_TOKENS)
+		down = (down + 1) / 2;
 	const uint8_t *x = dot_prepare(e, k, id, rows);
 	int64_t blocks = (rows + down - 1) / down;
 	for (int64_t i; (i = team_next(e->team, across * blocks)) < across * blocks;) {

@@ -142,6 +142,7 @@ static int compile_cache(struct cpu_exec *e, struct cpu_program *p, const wf_ten
 		a->len = row_length(t->in[v]);
 		a->sub = v ? cache->vdim : cache->kdim;
 		a->cache = cache;
+		a->lead = a->in[0].from;
 		need_unit(p, a->sub);
 		p->n++;
 	}
@@ -165,10 +166,16 @@ static enum cpu_action_kind kind_of(const wf_tensor *t)
 	return !strcmp(t->op->name, "lane") ? DO_LANE : DO_TAKE;
 }
 
-/* Operands of one elementwise action must cover the same range of every tile. */
+/* Operands of one elementwise action must cover the same range of every tile: that of the last one
+ * made here.  Other actions run on the range of their first. */
 static void find_shift(struct cpu_program *p, struct cpu_action *a)
 {
 	int known = 0;
+
+	a->lead = a->kind == DO_TAKE ? FROM_MEMORY : a->in[0].from;
+	for (int k = 0; k < a->nin && a->kind == DO_MAP; k++)
+		if (a->in[k].from != FROM_MEMORY)
+			a->lead = a->in[k].from;
 
 	for (int k = 0; k < a->nin; k++) {
 		int64_t shift = a->in[k].from >= 0 ? p->action[a->in[k].from].shift : 0;
@@ -209,6 +216,47 @@ static int compile_node(struct cpu_exec *e, struct cpu_program *p, const wf_tens
 	return 0;
 }
 
+static bool is_map(const struct cpu_action *a, const char *op)
+{
+	return a->kind == DO_MAP && !strcmp(a->node->op->name, op);
+}
+
+/* Activations have kernels of their own: an op's loop calls the C library for each. */
+static void choose_kernels(const struct cpu_exec *e, struct cpu_program *p)
+{
+	for (struct cpu_action *a = p->action; a < p->action + p->n; a++)
+		if (a->in[0].from != FROM_MEMORY && (is_map(a, "silu") || is_map(a, "gelu_tanh")))
+			a->unary = is_map(a, "silu") ? e->k->silu : e->k->gelu;
+}
+
+static int uses(const struct cpu_program *p, int i)
+{
+	int n = 0;
+
+	for (const struct cpu_action *a = p->action; a < p->action + p->n; a++)
+		for (int k = 0; k < a->nin; k++)
+			n += a->in[k].from == i;
+	return n;
+}
+
+/* act(gate) * up in one. */
+static void join_gates(const struct cpu_exec *e, struct cpu_program *p)
+{
+	for (struct cpu_action *a = p->action; a < p->action + p->n; a++)
+		for (int k = 0; k < 2 && is_map(a, "mul"); k++) {
+			struct cpu_action *act = a->in[k].from >= 0 ? &p->action[a->in[k].from] : NULL;
+			if (!act || !act->unary || act->stored || a->in[!k].from == FROM_MEMORY || uses(p, a->in[k].from) != 1)
+				continue;
+			a->kind = DO_GATE;
+			a->gate = act->unary == e->k->silu ? e->k->silu_mul : e->k->gelu_mul;
+			a->in[1] = a->in[!k];
+			a->in[0] = act->in[0];
+			a->lead = act->lead;
+			act->kind = DO_NOTHING;
+			act->nin = 0;
+		}
+}
+
 /* Nodes first..last of the kernel, less its product or attention. */
 int program_compile(struct cpu_exec *e, struct cpu_program *p, const wf_kernel *kernel, int first, int last)
 {
@@ -225,130 +273,127 @@ int program_compile(struct cpu_exec *e, struct cpu_program *p, const wf_kernel *
 	for (int i = 0; i < p->n; i++)
 		if (p->action[i].kind == DO_COLS && p->unit && (int64_t)p->action[i].node->attr[0] % p->unit)
 			p->unit = 0;      /* heads do not start where ranges may: whole rows only */
+	choose_kernels(e, p);
+	join_gates(e, p);
 	return 0;
 }
 
-/* ---- running ---- */
+/* ---- running ----
+ *
+ * Columns lo..hi of the tile, entry 0, and of each action's result.  Not an array of structs: compilers
+ * copy those by wide loads, and a wide load of what narrow stores just wrote waits until they have left
+ * the store buffer (a fifth of a prompt's time). */
 
-struct range { const float *p; int64_t lo, hi; };
+struct run {
+	struct cpu_exec *e;
+	int id, t;
+	const float *p[MAXACTION + 1];
+	int64_t lo[MAXACTION + 1], hi[MAXACTION + 1];
+};
 
-static struct range of_operand(const struct cpu_operand *o, const struct range *done, struct range tile, int t)
+static const float *made(const struct run *r, int from)
 {
-	if (o->from >= 0)
-		return done[o->from];
-	if (o->from == FROM_TILE)
-		return tile;
-	return (struct range){(const float *)o->base + t * o->row, 0, o->row};
+	return r->p[from + 1];
 }
 
-/* The range an elementwise action covers: that of its operands made in this kernel. */
-static struct range common_range(const struct cpu_action *a, const struct range *done, struct range tile)
+static const float *stored_row(const struct run *r, const struct cpu_operand *o)
 {
-	struct range r = {NULL, 0, a->len};
+	return (const float *)o->base + r->t * o->row;
+}
 
-	for (int k = 0; k < a->nin; k++)
-		if (a->in[k].from != FROM_MEMORY) {
-			struct range x = of_operand(&a->in[k], done, tile, 0);
-			r.lo = x.lo;
-			r.hi = x.hi;
+static const float *values_of(const struct run *r, const struct cpu_operand *o)
+{
+	return o->from == FROM_MEMORY ? stored_row(r, o) : made(r, o->from);
+}
+
+static float *result(const struct run *r, const struct cpu_action *a, int64_t lo)
+{
+	return a->stored ? a->stored + r->t * a->len + lo : r->e->slots + r->id * r->e->slot_floats + a->slot;
+}
+
+/* Operands at column i of a range that starts at lo; how many of n values until one of them repeats. */
+static int64_t map_operands(const struct run *r, const struct cpu_action *a, struct wf_span *s, int64_t lo, int64_t i, int64_t n)
+{
+	for (int k = 0; k < WF_MAXIN; k++) {
+		const struct cpu_operand *o = &a->in[k];
+		if (k >= a->nin) {
+			s->in[k] = NULL;
+		} else if (o->from != FROM_MEMORY) {
+			s->in[k] = made(r, o->from) + (i - lo);
+		} else if (o->row) {
+			s->in[k] = stored_row(r, o) + i;
+		} else {
+			int64_t at = i < o->length ? i : i % o->length;
+			s->in[k] = (const float *)o->base + at;
+			n = n < o->length - at ? n : o->length - at;
 		}
-	return r;
+	}
+	return n;
 }
 
-static float *result(const struct cpu_exec *e, const struct cpu_action *a, int id, int t, int64_t lo)
+static const float *run_map(const struct run *r, const struct cpu_action *a, int64_t lo, int64_t hi)
 {
-	return a->stored ? a->stored + t * a->len + lo : e->slots + id * e->slot_floats + a->slot;
-}
+	float *out = result(r, a, lo);
+	struct wf_span s;
 
-static struct range run_map(struct cpu_exec *e, const struct cpu_action *a, const struct range *done, struct range tile, int id, int t)
-{
-	struct range r = common_range(a, done, tile);
-	float *out = result(e, a, id, t, r.lo);
-	int64_t step;
-
-	for (int64_t i = r.lo; i < r.hi; i += step) {
-		struct wf_span s = {.out = out + (i - r.lo), .attr = a->node->attr};
-		step = r.hi - i;
-		for (int k = 0; k < a->nin; k++) {
-			const struct cpu_operand *o = &a->in[k];
-			if (o->from != FROM_MEMORY) {
-				s.in[k] = of_operand(o, done, tile, t).p + (i - r.lo);
-			} else if (o->row) {
-				s.in[k] = (const float *)o->base + t * o->row + i;
-			} else {
-				s.in[k] = (const float *)o->base + i % o->length;
-				if (step > o->length - i % o->length)
-					step = o->length - i % o->length;
-			}
-		}
-		s.n = step;
+	if (a->unary) {
+		a->unary(out, made(r, a->in[0].from), hi - lo);
+		return out;
+	}
+	s.attr = a->node->attr;
+	for (int64_t i = lo; i < hi; i += s.n) {
+		s.out = out + (i - lo);
+		s.n = map_operands(r, a, &s, lo, i, hi - i);
 		a->node->op->span(&s);
 	}
-	r.p = out;
-	return r;
+	return out;
 }
 
-static struct range run_row(struct cpu_exec *e, const struct cpu_action *a, const struct range *done, struct range tile, int id, int t)
+static const float *run_gate(const struct run *r, const struct cpu_action *a, int64_t lo, int64_t hi)
 {
-	struct range x = of_operand(&a->in[0], done, tile, t), r = {NULL, x.lo, x.hi};
-	float *out = result(e, a, id, t, r.lo);
-	struct wf_span s = {.attr = a->node->attr, .n = a->sub, .token = t};
+	float *out = result(r, a, lo);
+
+	a->gate(out, made(r, a->in[0].from), made(r, a->in[1].from), hi - lo);
+	return out;
+}
+
+static const float *run_row(const struct run *r, const struct cpu_action *a, const float *x, int64_t lo, int64_t hi)
+{
+	float *out = result(r, a, lo);
+	struct wf_span s = {.attr = a->node->attr, .n = a->sub, .token = r->t};
 
 	for (int k = 1; k < a->nin; k++) {
 		s.in[k] = a->in[k].base;
 		s.length[k] = wf_nelem(a->node->in[k]);
 	}
-	for (int64_t i = 0; i < r.hi - r.lo; i += a->sub) {
-		s.in[0] = x.p + i;
+	for (int64_t i = 0; i < hi - lo; i += a->sub) {
+		s.in[0] = x + i;
 		s.out = out + i;
-		s.row = (t * a->len + r.lo + i) / a->sub;
+		s.row = (r->t * a->len + lo + i) / a->sub;
 		a->node->op->span(&s);
 	}
-	r.p = out;
-	return r;
+	return out;
 }
 
-static void turn_pairs(float *o, const float *x, const float *c, const float *s, int64_t half)
+static const float *run_rope(const struct run *r, const struct cpu_action *a, const float *x, int64_t lo, int64_t hi)
 {
-	for (int64_t i = 0; i < half; i++) {
-		float a = x[2 * i], b = x[2 * i + 1];
-		o[2 * i] = a * c[i] - b * s[i];
-		o[2 * i + 1] = b * c[i] + a * s[i];
-	}
-}
-
-static void turn_halves(float *restrict o, const float *restrict x, const float *restrict c, const float *restrict s, int64_t half)
-{
-	for (int64_t i = 0; i < half; i++) {
-		float a = x[i], b = x[i + half];
-		o[i] = a * c[i] - b * s[i];
-		o[i + half] = b * c[i] + a * s[i];
-	}
-}
-
-static struct range run_rope(struct cpu_exec *e, const struct cpu_action *a, const struct range *done, struct range tile, int id, int t)
-{
-	struct range x = of_operand(&a->in[0], done, tile, t), r = {NULL, x.lo, x.hi};
 	int64_t half = a->rope->half;
-	const float *c = a->rope->table + t * half * 2, *s = c + half;
-	float *out = result(e, a, id, t, r.lo);
+	const float *c = a->rope->table + r->t * half * 2;
+	float *out = result(r, a, lo);
 
-	for (int64_t i = 0; i < r.hi - r.lo; i += a->sub) {
-		(a->node->attr[0] != 0 ? turn_pairs : turn_halves)(out + i, x.p + i, c, s, half);
-		memcpy(out + i + 2 * half, x.p + i + 2 * half, sizeof *out * (a->sub - 2 * half));
-	}
-	r.p = out;
-	return r;
+	for (int64_t i = 0; i < hi - lo; i += a->sub)
+		r->e->k->rope(out + i, x + i, c, c + half, half, a->sub, a->node->attr[0] != 0);
+	return out;
 }
 
-static void take_row(struct cpu_exec *e, const struct cpu_action *a, int64_t row, int64_t n, float *out)
+static void take_row(const struct run *r, const struct cpu_action *a, int64_t row, int64_t n, float *out)
 {
 	const wf_tensor *table = a->node->in[0];
 
 	if (row < 0 || row >= wf_size(table, 0))
 		memset(out, 0, sizeof *out * n);
 	else if (table->constant && table->dtype <= WF_BF16)
-		e->k->load(table->dtype, out, (const uint8_t *)a->in[0].base + row * wf_row_bytes(table->dtype, n), n);
+		r->e->k->load(table->dtype, out, (const uint8_t *)a->in[0].base + row * wf_row_bytes(table->dtype, n), n);
 	else if (table->constant)
 		wf_decode(table->dtype, out, (const uint8_t *)a->in[0].base + row * wf_row_bytes(table->dtype, n), n);
 	else
@@ -356,138 +401,149 @@ static void take_row(struct cpu_exec *e, const struct cpu_action *a, int64_t row
 }
 
 /* Row ids[t] of a table; a stray id reads as zeros. */
-static struct range run_take(struct cpu_exec *e, const struct cpu_action *a, int id, int t)
+static const float *run_take(const struct run *r, const struct cpu_action *a)
 {
 	const wf_tensor *table = a->node->in[0];
 	int64_t n = wf_last(table), each = a->len / n;
-	const int32_t *ids = (const int32_t *)a->in[1].base + t * each;
-	struct range r = {NULL, 0, a->len};
+	const int32_t *ids = (const int32_t *)a->in[1].base + r->t * each;
 
-	if (each == 1 && !table->constant && !a->stored && ids[0] >= 0 && ids[0] < wf_size(table, 0)) {
-		r.p = (const float *)a->in[0].base + ids[0] * n;
-		return r;
-	}
-	float *out = result(e, a, id, t, 0);
+	if (each == 1 && !table->constant && !a->stored && ids[0] >= 0 && ids[0] < wf_size(table, 0))
+		return (const float *)a->in[0].base + ids[0] * n;
+	float *out = result(r, a, 0);
 	for (int64_t i = 0; i < each; i++)
-		take_row(e, a, ids[i], n, out + i * n);
-	r.p = out;
-	return r;
+		take_row(r, a, ids[i], n, out + i * n);
+	return out;
 }
 
-static struct range run_join(struct cpu_exec *e, const struct cpu_action *a, const struct range *done, struct range tile, int id, int t)
+static const float *run_join(const struct run *r, const struct cpu_action *a)
 {
 	int64_t n = wf_last(a->node->in[0]), m = wf_last(a->node->in[1]), nhead = a->len / (n + m);
-	const float *x = of_operand(&a->in[0], done, tile, t).p, *y = of_operand(&a->in[1], done, tile, t).p;
+	const float *left = values_of(r, &a->in[0]), *right = values_of(r, &a->in[1]);
 	int64_t step = wf_size(a->node->in[1], 1) == 1 ? 0 : m;
-	float *out = result(e, a, id, t, 0);
+	float *out = result(r, a, 0);
 
 	for (int64_t h = 0; h < nhead; h++) {
-		memcpy(out + h * (n + m), x + h * n, sizeof *out * n);
-		memcpy(out + h * (n + m) + n, y + h * step, sizeof *out * m);
+		memcpy(out + h * (n + m), left + h * n, sizeof *out * n);
+		memcpy(out + h * (n + m) + n, right + h * step, sizeof *out * m);
 	}
-	return (struct range){out, 0, a->len};
+	return out;
 }
 
-static struct range run_route(struct cpu_exec *e, const struct cpu_action *a, const struct range *done, struct range tile, int id, int t)
+static const float *run_route(const struct run *r, const struct cpu_action *a)
 {
-	struct wf_span s = {.out = result(e, a, id, t, 0), .attr = a->node->attr, .n = a->len, .row = t, .token = t};
+	struct wf_span s = {.out = result(r, a, 0), .attr = a->node->attr, .n = a->len, .row = r->t, .token = r->t};
 
 	for (int k = 0; k < a->nin; k++) {
-		s.in[k] = of_operand(&a->in[k], done, tile, t).p;
+		s.in[k] = values_of(r, &a->in[k]);
 		s.length[k] = a->in[k].row ? a->in[k].row : a->in[k].length;
 	}
 	a->node->op->span(&s);
-	return (struct range){s.out, 0, a->len};
+	return s.out;
 }
 
-static struct range keep(struct cpu_exec *e, const struct cpu_action *a, struct range r, int id, int t)
+/* A result that is only a pointer, copied when it must be kept. */
+static const float *keep(const struct run *r, const struct cpu_action *a, const float *x, int64_t lo, int64_t hi)
 {
-	if (!a->stored || r.lo >= r.hi || r.p == a->stored + t * a->len + r.lo)
-		return r;
-	float *out = result(e, a, id, t, r.lo);
-	memcpy(out, r.p, sizeof *out * (r.hi - r.lo));
-	r.p = out;
-	return r;
+	if (!a->stored || x == a->stored + r->t * a->len + lo)
+		return x;
+	float *out = result(r, a, lo);
+	memcpy(out, x, sizeof *out * (hi - lo));
+	return out;
 }
 
-static struct range run_cols(struct cpu_exec *e, const struct cpu_action *a, struct range x, int id, int t)
+static const float *run_cols(const struct run *r, const struct cpu_action *a, const float *x, int64_t *lo, int64_t *hi)
 {
-	int64_t start = (int64_t)a->node->attr[0], n = (int64_t)a->node->attr[1];
-	int64_t lo = x.lo > start ? x.lo : start, hi = x.hi < start + n ? x.hi : start + n;
+	int64_t start = (int64_t)a->node->attr[0], end = start + (int64_t)a->node->attr[1];
+	int64_t skip = *lo < start ? start - *lo : 0;
 
-	if (lo >= hi)
-		return (struct range){NULL, 0, 0};
-	return keep(e, a, (struct range){x.p + (lo - x.lo), lo - start, hi - start}, id, t);
+	*lo += skip - start;
+	*hi = (*hi < end ? *hi : end) - start;
+	return *lo < *hi ? keep(r, a, x + skip, *lo, *hi) : NULL;
 }
 
-static struct range run_lane(struct cpu_exec *e, const struct cpu_program *p, const struct cpu_action *a, struct range x, int id, int t)
+static const float *run_lane(const struct run *r, int64_t piece, const struct cpu_action *a, const float *x, int64_t *lo, int64_t *hi)
 {
 	int64_t of = (int64_t)a->node->attr[0], at = (int64_t)a->node->attr[1], block = (int64_t)a->node->attr[2];
+	bool single = piece && *hi - *lo == of * block;
 
-	if (p->piece && x.hi - x.lo == of * block)
-		return keep(e, a, (struct range){x.p + at * block, x.lo / of, x.lo / of + block}, id, t);
-	struct range r = {NULL, x.lo / of, x.hi / of};
-	float *out = result(e, a, id, t, r.lo);
-	for (int64_t i = 0; i < r.hi - r.lo; i += block)
-		memcpy(out + i, x.p + (i * of + at * block), sizeof *out * block);
-	r.p = out;
-	return r;
+	*lo /= of;
+	*hi = single ? *lo + block : *hi / of;
+	if (single)
+		return keep(r, a, x + at * block, *lo, *hi);
+	float *out = result(r, a, *lo);
+	for (int64_t i = 0; i < *hi - *lo; i += block)
+		memcpy(out + i, x + (i * of + at * block), sizeof *out * block);
+	return out;
 }
 
-static void run_cache(struct cpu_exec *e, const struct cpu_action *a, struct range x, int t)
+static void run_cache(const struct run *r, const struct cpu_action *a, const float *x, int64_t lo, int64_t hi)
 {
 	const struct cpu_cache *c = a->cache;
-	bool values = a->kind == DO_VALUES;
-	int s = kv_seq_of(e->batch, t), pos = e->batch->pos[t];
+	const struct cpu_exec *e = r->e;
+	int s = kv_seq_of(e->batch, r->t), pos = e->batch->pos[r->t];
 	int32_t page = e->batch->page[s * e->nclass + c->cls][pos / e->page_tokens];
 	size_t bytes = (size_t)a->sub * wf_dtypes[c->dtype].bytes;
 
 	if (page < 0)
 		return;
-	uint8_t *to = (values ? c->v : c->k) + (size_t)page * c->page_bytes + (pos % e->page_tokens) * bytes;
-	for (int64_t i = x.lo; i < x.hi; i += a->sub)
-		e->k->store(c->dtype, to + (i / a->sub) * e->page_tokens * bytes, x.p + (i - x.lo), a->sub);
+	uint8_t *to = (a->kind == DO_VALUES ? c->v : c->k) + (size_t)page * c->page_bytes + (pos % e->page_tokens) * bytes;
+	for (int64_t i = lo; i < hi; i += a->sub)
+		e->k->store(c->dtype, to + (i / a->sub) * e->page_tokens * bytes, x + (i - lo), a->sub);
 }
 
-static const float *run_piece(struct cpu_exec *e, const struct cpu_program *p, int id, int t, struct range tile)
+/* Action i on columns lo..hi of its row, whose values are at x; afterwards they are those of its result. */
+static const float *run_action(const struct run *r, const struct cpu_program *p, const struct cpu_action *a, const float *x,
+		int64_t *lo, int64_t *hi)
 {
-	struct range done[MAXACTION];
-
-	for (int i = 0; i < p->n; i++) {
-		const struct cpu_action *a = &p->action[i];
-		struct range x = {NULL, 0, a->len}, *r = &done[i];
-		bool inside = false;
-		for (int k = 0; k < a->nin; k++)
-			inside |= a->in[k].from != FROM_MEMORY;
-		if (a->kind != DO_TAKE)
-			x = a->kind == DO_MAP ? common_range(a, done, tile) : of_operand(&a->in[0], done, tile, t);
-		*r = (struct range){NULL, 0, 0};
-		if (inside && x.lo >= x.hi)
-			continue;
-		switch (a->kind) {
-		case DO_MAP:  *r = run_map(e, a, done, tile, id, t); break;
-		case DO_ROW:  *r = run_row(e, a, done, tile, id, t); break;
-		case DO_ROPE: *r = run_rope(e, a, done, tile, id, t); break;
-		case DO_TAKE: *r = run_take(e, a, id, t); break;
-		case DO_JOIN: *r = run_join(e, a, done, tile, id, t); break;
-		case DO_ROUTE: *r = run_route(e, a, done, tile, id, t); break;
-		case DO_VIEW: *r = keep(e, a, x, id, t); break;
-		case DO_COLS: *r = run_cols(e, a, x, id, t); break;
-		case DO_LANE: *r = run_lane(e, p, a, x, id, t); break;
-		case DO_KEYS:
-		case DO_VALUES: run_cache(e, a, x, t); break;
-		}
+	switch (a->kind) {
+	case DO_MAP:     return run_map(r, a, *lo, *hi);
+	case DO_GATE:    return run_gate(r, a, *lo, *hi);
+	case DO_ROW:     return run_row(r, a, x, *lo, *hi);
+	case DO_ROPE:    return run_rope(r, a, x, *lo, *hi);
+	case DO_TAKE:    return run_take(r, a);
+	case DO_JOIN:    return run_join(r, a);
+	case DO_ROUTE:   return run_route(r, a);
+	case DO_VIEW:    return keep(r, a, x, *lo, *hi);
+	case DO_COLS:    return run_cols(r, a, x, lo, hi);
+	case DO_LANE:    return run_lane(r, p->piece, a, x, lo, hi);
+	case DO_KEYS:
+	case DO_VALUES:  run_cache(r, a, x, *lo, *hi); return NULL;
+	case DO_NOTHING: break;
 	}
-	return p->n ? done[p->n - 1].p : tile.p;
+	return NULL;
+}
+
+static const float *run_piece(struct run *r, const struct cpu_program *p, const float *tile, int64_t from, int64_t to)
+{
+	r->p[0] = tile;
+	r->lo[0] = from;
+	r->hi[0] = to;
+	for (int i = 1; i <= p->n; i++) {
+		const struct cpu_action *a = &p->action[i - 1];
+		const struct cpu_operand *first = &a->in[0];
+		bool whole = a->lead == FROM_MEMORY || a->kind == DO_JOIN || a->kind == DO_ROUTE;
+		int64_t lo = whole ? 0 : r->lo[a->lead + 1];
+		int64_t hi = !whole ? r->hi[a->lead + 1] : a->kind == DO_COLS || a->kind == DO_LANE ? first->row : a->len;
+		r->p[i] = NULL;
+		if (lo < hi)
+			r->p[i] = run_action(r, p, a, a->kind == DO_TAKE ? NULL : values_of(r, first), &lo, &hi);
+		r->lo[i] = lo;
+		r->hi[i] = hi;
+	}
+	return r->p[p->n];
 }
 
 const float *program_run(struct cpu_exec *e, const struct cpu_program *p, int id, int t, const float *tile, int64_t lo, int64_t hi)
 {
+	struct run r;
 	const float *last = NULL;
 
+	r.e = e;
+	r.id = id;
+	r.t = t;
 	if (!tile || !p->piece)
-		return run_piece(e, p, id, t, (struct range){tile, lo, hi});
+		return run_piece(&r, p, tile, lo, hi);
 	for (int64_t at = lo; at < hi; at += p->piece)
-		last = run_piece(e, p, id, t, (struct range){tile + (at - lo), at, at + p->piece});
+		last = run_piece(&r, p, tile + (at - lo), at, at + p->piece);
 	return last;
 }

@@ -203,6 +203,37 @@ static void conversions(void **state)
 	}
 }
 
+/* n values, of which some pairs at the front turn. */
+static void test_rope(const struct cpu_kernels *k, int n)
+{
+	int half = n / 2 > 3 ? n / 2 - n % 3 : n / 2;
+	float x[MAX] = {0}, c[MAX / 2 + 1], s[MAX / 2 + 1], out[MAX + 1];
+	double want[MAX];
+
+	fill(x, n, 2);
+	fill(c, half, 1);
+	fill(s, half, 1);
+	for (int pairs = 0; pairs < 2; pairs++) {
+		for (int i = 0; i < n; i++)
+			want[i] = x[i];
+		for (int i = 0; i < half; i++) {
+			int a = pairs ? 2 * i : i, b = pairs ? 2 * i + 1 : i + half;
+			want[a] = (double)x[a] * c[i] - (double)x[b] * s[i];
+			want[b] = (double)x[b] * c[i] + (double)x[a] * s[i];
+		}
+		out[n] = 99;
+		k->rope(out, x, c, s, half, n, pairs);
+		near(pairs ? "rope of pairs" : "rope of halves", out, want, n);
+		assert_true(out[n] == 99);
+	}
+}
+
+static void rope(void **state)
+{
+	(void)state;
+	each(test_rope);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -211,6 +242,7 @@ int main(void)
 		cmocka_unit_test(softmax),
 		cmocka_unit_test(extremes),
 		cmocka_unit_test(conversions),
+		cmocka_unit_test(rope),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -172,7 +172,7 @@ static void wide_scores(const struct work *w, int n)
 		for (int r = 0; r < RP; r++)
 			t.w[r] = (const uint8_t *)(w->q + (panel + (r < t.npanel ? r : 0)) * w->a->kdim * PANEL);
 		for (int key = 0, c; key < n; key += c) {
-			c = columns(n - key, COLS);
+			c = (int)columns(n - key, COLS);
 			for (int i = 0; i < c; i++)
 				t.x[i] = (const uint8_t *)(w->k + (key + i) * w->kpad);
 			t.out = w->s + key * ATTEND_ROWS + panel * PANEL;
@@ -215,7 +215,7 @@ static void wide_values(const struct work *w, int n)
 		for (int r = 0; r < RP; r++)
 			t.w[r] = (const uint8_t *)(w->s + (panel + (r < t.npanel ? r : 0)) * PANEL);
 		for (int d = 0, c; d < w->a->vdim; d += c) {
-			c = columns(w->a->vdim - d, COLS);
+			c = (int)columns(w->a->vdim - d, COLS);
 			for (int i = 0; i < c; i++)
 				t.x[i] = (const uint8_t *)(w->v + d + i);
 			t.out = w->o + d * ATTEND_ROWS + panel * PANEL;
@@ -300,7 +300,7 @@ static void narrow_values(const struct work *w, int n)
 		for (int r = 0; r < RP; r++)
 			t.w[r] = (const uint8_t *)(w->v + d + (r < t.npanel ? r : 0) * PANEL);
 		for (int row = 0, c; row < w->p->nrow; row += c) {
-			c = columns(w->p->nrow - row, COLS);
+			c = (int)columns(w->p->nrow - row, COLS);
 			for (int i = 0; i < c; i++)
 				t.x[i] = (const uint8_t *)(w->s + (row + i) * KEYS);
 			t.out = w->o + row * w->vpad + d;

@@ -21,6 +21,7 @@ const struct cpu_kernels CAT(cpu_kernels) = {
 	.gelu         = CAT(cpu_gelu),
 	.silu_mul     = CAT(cpu_silu_mul),
 	.gelu_mul     = CAT(cpu_gelu_mul),
+	.rope         = CAT(cpu_rope),
 	.store        = CAT(cpu_store),
 	.load         = CAT(cpu_load),
 };

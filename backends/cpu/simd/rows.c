@@ -217,3 +217,29 @@ void CAT(cpu_gelu_mul)(float *out, const float *gate, const float *up, int64_t n
 {
 	map(gelu, out, gate, up, n);
 }
+
+/* ---- rotary positions: plain loops that the compiler makes vectors of ------------------------------- */
+
+static void turn_pairs(float *restrict o, const float *restrict x, const float *restrict c, const float *restrict s, int64_t half)
+{
+	for (int64_t i = 0; i < half; i++) {
+		float a = x[2 * i], b = x[2 * i + 1];
+		o[2 * i] = a * c[i] - b * s[i];
+		o[2 * i + 1] = b * c[i] + a * s[i];
+	}
+}
+
+static void turn_halves(float *restrict o, const float *restrict x, const float *restrict c, const float *restrict s, int64_t half)
+{
+	for (int64_t i = 0; i < half; i++) {
+		float a = x[i], b = x[i + half];
+		o[i] = a * c[i] - b * s[i];
+		o[i + half] = b * c[i] + a * s[i];
+	}
+}
+
+void CAT(cpu_rope)(float *out, const float *x, const float *c, const float *s, int64_t half, int64_t n, bool pairs)
+{
+	(pairs ? turn_pairs : turn_halves)(out, x, c, s, half);
+	memcpy(out + 2 * half, x + 2 * half, sizeof *out * (size_t)(n - 2 * half));
+}

@@ -428,9 +428,9 @@ struct cpu_quant_fn {
 extern const struct cpu_quant_fn CAT(cpu_quants)[WF_NDTYPE];
 
 /* Columns of the next tile when `left` remain: tiles of equal width, no lone column at the end. */
-ALWAYS int columns(int left, int max)
+ALWAYS int64_t columns(int64_t left, int64_t max)
 {
-	int ntile = (left + max - 1) / max;
+	int64_t ntile = (left + max - 1) / max;
 	return (left + ntile - 1) / ntile;
 }
 
@@ -455,6 +455,7 @@ void CAT(cpu_silu)(float *out, const float *x, int64_t n);
 void CAT(cpu_gelu)(float *out, const float *x, int64_t n);
 void CAT(cpu_silu_mul)(float *out, const float *gate, const float *up, int64_t n);
 void CAT(cpu_gelu_mul)(float *out, const float *gate, const float *up, int64_t n);
+void CAT(cpu_rope)(float *out, const float *x, const float *c, const float *s, int64_t half, int64_t n, bool pairs);
 void CAT(cpu_store)(wf_dtype, void *out, const float *x, int64_t n);
 void CAT(cpu_load)(wf_dtype, float *out, const void *x, int64_t n);
 
