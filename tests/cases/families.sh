@@ -1,6 +1,6 @@
 #!/bin/sh
 # families.sh - every family's golden checkpoint by the driver: whole, in chunks, by tokens, with passes
-# left out, from the text form; planned from its config alone.
+# left out, from the text form, as other exports write it; planned from its config alone.
 . tests/cases/case.sh.inc
 
 for dir in tests/golden/* "$shared"/golden/*; do
@@ -18,5 +18,12 @@ for dir in tests/golden/* "$shared"/golden/*; do
 	check "$m placed, printed, parsed, printed" cmp "$tmp/a" "$tmp/b"
 	check "$m planned from its config" $weft plan -m "$dir/config.json"
 	check "$m explained" $weft explain -m "$dir"
+	kinds="v4 bare"
+	case $m in gemma3) kinds="$kinds nested" ;; qwen3-moe) kinds="$kinds stacked" ;; esac
+	for kind in $kinds; do
+		rm -rf "$tmp/old"
+		check "$m written as $kind" python3 tests/older_exports.py "$dir" "$tmp/old" $kind
+		check "$m $kind" $weft verify -m "$tmp/old" --reference "$dir/golden.safetensors" --tolerance 1e-8
+	done
 done
 finish
