@@ -141,6 +141,8 @@ int64_t place_pack(struct place_item *item, int n)
 	int64_t peak = INT64_MAX, bound = place_bound(item, n);
 	int rounds = n * (int64_t)n < WORK / ROUNDS ? ROUNDS : (int)(WORK / (n * (int64_t)n));
 
+	if (!n)
+		return 0;               /* nor may qsort() be given nothing */
 	for (int i = 0; i < n; i++)
 		item[i].id = i;
 	for (int order = 0; order < NORDER && peak > bound; order++) {
@@ -154,7 +156,7 @@ int64_t place_pack(struct place_item *item, int n)
 		}
 	}
 	qsort(item, (size_t)n, sizeof *item, by_id);
-	return n ? peak : 0;
+	return peak;
 }
 
 /* ---- the pass ---- */
