@@ -12,7 +12,7 @@ B       := build$(if $(SAN),-san)
 WARN    := -Wall -Wextra -Wshadow -Wmissing-prototypes
 CFLAGS  ?= -O2 -g
 override CFLAGS += -std=c11 -D_GNU_SOURCE -I. -I$B -fPIC -fno-math-errno -ffp-contract=off -pthread $(WARN) -MMD -MP \
-           $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -DWF_SANITIZE) $(if $(RELEASE),-DNDEBUG)
+           $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer -DWF_SANITIZE) $(if $(RELEASE),-DNDEBUG)
 
 # Small libraries go in statically where Debian ships the archive, so the binary runs elsewhere.
 LIBDIR  := $(shell $(CC) -print-multiarch 2>/dev/null)
