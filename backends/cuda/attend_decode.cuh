@@ -122,22 +122,30 @@ __device__ inline cursor part_of(const args &p, long long from, int n)
 
 __device__ inline bool is_new(const cursor &at) { return at.run == at.in.end - 1; }
 
-__device__ inline void request(const args &p, const cursor &at, byte *stage)
+/* RUN rows of DIM values each, those seen; rows of the stage are ROW bytes apart. */
+template <int DIM, int ROW> __device__ inline void request_rows(byte *to, const byte *from, int low, int high)
 {
-	int h = at.unit / SPLITS, token = at.run * RUN, low = first_seen(at.in.len - 1);
-	const byte *keys = page_keys(p, at.seq, token / PAGE, h), *values = page_values(keys, h);
-	keys += token % PAGE * (KDIM * KVBYTES);
-	values += token % PAGE * (VDIM * KVBYTES);
-	for (int i = threadIdx.x % 32; i < RUN * KDIM * KVBYTES / 16; i += 32) {
-		int r = i / (KDIM * KVBYTES / 16), column = i % (KDIM * KVBYTES / 16);
-		bool seen = token + r < at.in.len && token + r >= low;
-		copy16(shared_at(stage + r * KROW + column * 16), keys + i * 16, seen ? 16 : 0);
+	enum { COLUMNS = DIM * KVBYTES / 16, COPIES = ceil_div(RUN * COLUMNS, 32) };
+	int lane = threadIdx.x % 32;
+#pragma unroll
+	for (int j = 0; j < COPIES; j++) {
+		int i = lane + 32 * j, r = i / COLUMNS, column = i % COLUMNS;
+		if (RUN * COLUMNS % 32 && i >= RUN * COLUMNS)
+			break;
+		if (low <= 0 && high >= RUN)
+			copy16(shared_at(to + r * ROW + column * 16), from + i * 16);
+		else
+			copy16(shared_at(to + r * ROW + column * 16), from + i * 16, r >= low && r < high ? 16 : 0);
 	}
-	for (int i = threadIdx.x % 32; i < RUN * VDIM * KVBYTES / 16; i += 32) {
-		int r = i / (VDIM * KVBYTES / 16), column = i % (VDIM * KVBYTES / 16);
-		bool seen = token + r < at.in.len && token + r >= low;
-		copy16(shared_at(stage + RUN * KROW + r * VROW + column * 16), values + i * 16, seen ? 16 : 0);
-	}
+}
+
+__device__ inline void request(const args &p, const table::table_pages &kv, const cursor &at, byte *stage)
+{
+	int h = at.unit / SPLITS, token = at.run * RUN, low = first_seen(at.in.len - 1) - token, high = at.in.len - token;
+	const byte *page = kv.base + kv.page[(size_t)at.seq * kv.stride + token / PAGE] * kv.bytes + p.layer;
+	request_rows<KDIM, KROW>(stage, page + ((size_t)h * PAGE + token % PAGE) * (KDIM * KVBYTES), low, high);
+	request_rows<VDIM, VROW>(stage + RUN * KROW, page + (size_t)KVHEADS * (PAGE * KDIM * KVBYTES) +
+		((size_t)h * PAGE + token % PAGE) * (VDIM * KVBYTES), low, high);
 }
 
 /* ---- one warp's running result for a head unit ------------------------------------------------------------------ */
@@ -158,7 +166,7 @@ __device__ inline void open(const args &p, state &s, const cursor &at)
 {
 	int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
 	for (int t = 0; t < TILES; t++) {
-		const XTYPE *q = p.q + (size_t)p.table->seq_start[at.seq] * QSTRIDE + head_of(at.unit, t * 8 + g) * KDIM + 2 * c;
+		const XTYPE *q = p.q + (size_t)at.seq * QSTRIDE + head_of(at.unit, t * 8 + g) * KDIM + 2 * c;
 		for (int k = 0; k < KSTEPS; k++)
 			for (int i = 0; i < 2; i++)
 				s.q[t][k][i] = has_head(at.unit, t * 8 + g) && k * 16 + i * 8 < KDIM ? two(q + k * 16 + i * 8) : 0;
@@ -204,13 +212,15 @@ __device__ inline void take(state &s, const cursor &at, const byte *stage)
 	int lane = threadIdx.x % 32;
 	unsigned keys = shared_at(stage) + lane % 16 * KROW + lane / 16 * 16, a[4], weight[TILES][2];
 	unsigned values = shared_at(stage) + RUN * KROW + (lane % 8 + lane / 16 * 8) * VROW + lane / 8 % 2 * 16;
-	float d[TILES][4] = {};
+	float d[TILES][4] = {}, odd[TILES][4] = {};        /* two sums: products need not wait for each other */
 	for (int k = 0; k < KSTEPS; k++) {
 		ldmatrix4(a, keys + k * 32);
 		for (int t = 0; t < TILES; t++)
-			mma(d[t], a, s.q[t][k][0], s.q[t][k][1], KVTYPE{});
+			mma(k % 2 ? odd[t] : d[t], a, s.q[t][k][0], s.q[t][k][1], KVTYPE{});
 	}
 	for (int t = 0; t < TILES; t++) {
+		for (int i = 0; i < 4; i++)
+			d[t][i] += odd[t][i];
 		soften(s, t, at, d[t]);
 		for (int i = 0; i < 2; i++)
 			weight[t][i] = transpose8x8(pack2(d[t][2 * i], d[t][2 * i + 1], KVTYPE{}));
@@ -249,7 +259,7 @@ struct state { float o[UNIT_HEADS][LANE_DIMS], most[UNIT_HEADS], sum[UNIT_HEADS]
 
 __device__ inline void open(const args &p, state &s, const cursor &at)
 {
-	s.q = p.q + (size_t)p.table->seq_start[at.seq] * QSTRIDE + head_of(at.unit, 0) * KDIM;
+	s.q = p.q + (size_t)at.seq * QSTRIDE + head_of(at.unit, 0) * KDIM;
 	for (int h = 0; h < UNIT_HEADS; h++) {
 		s.most[h] = -INFINITY;
 		s.sum[h] = 0;
@@ -341,7 +351,7 @@ __device__ inline void write(const args &p, const cursor &at, int i, int dim, me
 #if SINKS
 	r.sum += exp2f(to_float(p.sinks[h]) * LOG2E - r.most);
 #endif
-	p.y[((size_t)p.table->seq_start[at.seq] * HEADS + h) * VDIM + dim] = from_float<XTYPE>(r.value / r.sum);
+	p.y[((size_t)at.seq * HEADS + h) * VDIM + dim] = from_float<XTYPE>(r.value / r.sum);
 }
 
 /* The n thread blocks that share a pair.  Each has two places in `work`: the second for the pair that
@@ -382,6 +392,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) attend_decode(const
 	int warp = threadIdx.x / 32, next = 0, requested = 0;
 	byte *ring = smem + warp * STAGES * STAGE;
 	float *part = (float *)(smem + AT_PARTS) + warp * UNIT_HEADS * PARTIAL;
+	table::table_pages kv = p.table->kv[KV_CLASS];
 	long long total = (long long)count_runs(p) * HEAD_UNITS;
 	long long blocks = gridDim.x < total ? gridDim.x : total, b = blockIdx.x;
 	long long from = b < blocks ? total * b / blocks : total, to = b < blocks ? total * (b + 1) / blocks : total;
@@ -389,50 +400,52 @@ extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) attend_decode(const
 	skip(p, asked, warp);
 	cursor at = asked;
 
-	if (KDIM % 16)
+	if (KDIM % 16) {
 		for (int i = threadIdx.x; i < AT_PARTS / 16; i += THREADS)
 			((uint4 *)smem)[i] = make_uint4(0, 0, 0, 0);
-	__syncthreads();
+		__syncthreads();
+	}
 	for (; requested < STAGES && !(asked.left > 0 && is_new(asked)); requested++) {
 		if (asked.left > 0)
-			request(p, asked, ring + requested * STAGE);
+			request(p, kv, asked, ring + requested * STAGE);
 		copy_commit();
 		skip(p, asked, WARPS);
 	}
 	grid_wait();
+	state s;
+	if (block.left > 0)
+		open(p, s, block);
 	for (; requested < STAGES; requested++) {
 		if (asked.left > 0)
-			request(p, asked, ring + requested * STAGE);
+			request(p, kv, asked, ring + requested * STAGE);
 		copy_commit();
 		skip(p, asked, WARPS);
 	}
-	if (asked.left <= 0)
-		grid_launch_next();
+	grid_launch_next();
 	while (block.left > 0) {
 		int here = at_most(block.left, block.in.end - block.run);
 		long long begin = from - (block.run - block.in.first), end = begin + (block.in.end - block.in.first);
 		shares in;
 		in.first = (int)(((begin + 1) * blocks - 1) / total);
 		in.n = (int)((end * blocks - 1) / total) - in.first + 1;
-		state s;
-		open(p, s, block);
 		while (at.left > block.left - here) {
 			copy_wait<STAGES - 1>();
 			__syncwarp();
 			take(s, at, ring + next * STAGE);
 			__syncwarp();
 			if (asked.left > 0)
-				request(p, asked, ring + next * STAGE);
+				request(p, kv, asked, ring + next * STAGE);
 			copy_commit();
 			skip(p, asked, WARPS);
-			if (asked.left <= 0)
-				grid_launch_next();
 			skip(p, at, WARPS);
 			next = next + 1 == STAGES ? 0 : next + 1;
 		}
 		leave(s, part);
-		close(p, block, in, (unsigned *)(smem + AT_WORD));
 		from += here;
+		cursor done = block;
 		skip(p, block, here);
+		if (block.left > 0)
+			open(p, s, block);
+		close(p, done, in, (unsigned *)(smem + AT_WORD));
 	}
 }

@@ -114,6 +114,13 @@ template <bool ALIGNED, typename T> __device__ inline void store8_of(T *row, int
 			row[k + i] = from_float<T>(v[i]);
 }
 
+/* All threads of a block: n bytes that no kernel of the step writes come near. */
+__device__ inline void touch_all(const void *p, int n)
+{
+	for (int i = threadIdx.x * 128; i < n; i += blockDim.x * 128)
+		touch(*(const int *)((const byte *)p + i));
+}
+
 /* ---- reductions -------------------------------------------------------------------------------- */
 
 __device__ inline float warp_sum(float x)

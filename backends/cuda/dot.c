@@ -646,6 +646,25 @@ static void add_scalars(struct dot *d)
 	}
 }
 
+/* What no kernel of the step writes comes near before the weights are asked for: later it would wait
+ * behind them.  Short vectors, and where this step's tokens go. */
+static void add_warm(struct dot *d)
+{
+	struct page *p = d->page;
+
+	page_define(p, "WARM", "1");
+	page_add(p, "__device__ inline void warm(const args &p)\n{\n");
+	for (int i = 0; i < p->narg; i++) {
+		const wf_tensor *t = p->arg[i].from == PAGE_CONSTANT ? page_arg_tensor(d->kernel, &p->arg[i]) : NULL;
+		if (t && t != d->anchor->in[0])
+			page_add(p, "\ttouch_all(p.%s, %lld);\n", p->arg[i].name, (long long)wf_row_bytes(t->dtype, row_length(t)));
+	}
+	for (int i = 0; i < d->kernel->nnode; i++)
+		if (d->kernel->node[i]->op->state)
+			page_add(p, "\tif ((int)threadIdx.x < count(p))\n\t\ttouch((int)(size_t)key_of(p, threadIdx.x, 0));\n");
+	page_add(p, "}\n\n");
+}
+
 const char *emit_dot_hooks(struct page *p, const wf_kernel *kernel, int what)
 {
 	struct dot d = {.page = p, .kernel = kernel, .anchor = kernel->anchor};
@@ -677,6 +696,8 @@ const char *emit_dot_hooks(struct page *p, const wf_kernel *kernel, int what)
 		find_residual(&d);
 		add_store(&d);
 	}
+	if (!d.why)
+		add_warm(&d);
 	return d.why;
 }
 

@@ -19,7 +19,8 @@
  *   row_at(p, unit, side)             address of a row; matrices begin at multiples of 16 bytes
  *   x8(p, token, k, v)                activations k..k+7 of a token, zero past COLS
  *   store(p, unit, token, a, b, extra)   the epilogue; returns what ARGMAX compares
- *   fetch(p, unit, token)             -> extra, with FETCH: read while the weights still stream (a residual)
+ *   fetch(p, unit, token)             with FETCH: what store gets as extra, a FETCHED (float); called before
+ *                                     the weights are there, so that what must be looked up is
  *   count(p)                          tokens of this step
  */
 #ifndef DOT_CUH
@@ -53,13 +54,14 @@
 #ifndef MTYPE
 #define MTYPE half
 #endif
-#ifndef DENSE_CHUNK
-#define DENSE_CHUNK 64
-#endif
 
 enum { WLEN = format<WTYPE>::LEN, WBYTES = format<WTYPE>::BYTES };
 enum : long long { ROW_BYTES = (long long)COLS / WLEN * WBYTES };
 enum { XALIGNED = COLS * sizeof(XTYPE) % 16 == 0, YALIGNED = ROWS * sizeof(YTYPE) % 16 == 0 };
+
+#ifndef FETCHED
+#define FETCHED float
+#endif
 
 #ifndef HOOKS
 struct args { const struct table *table; const byte *w; const XTYPE *x; YTYPE *y; };
@@ -73,7 +75,7 @@ __device__ inline void x8(const args &p, int token, int k, float (&v)[8])
 {
 	load8_of<XALIGNED>(p.x + (size_t)token * COLS, k, COLS, v);
 }
-__device__ inline float store(const args &p, int unit, int token, float a, float b, float extra)
+__device__ inline float store(const args &p, int unit, int token, float a, float b, FETCHED)
 {
 	YTYPE *y = p.y + (size_t)token * ROWS;
 	y[PAIR ? 2 * unit : unit] = from_float<YTYPE>(a);
@@ -83,11 +85,14 @@ __device__ inline float store(const args &p, int unit, int token, float a, float
 }
 #endif
 
+template <typename A, typename B> struct same { static constexpr bool value = false; };
+template <typename A> struct same<A, A> { static constexpr bool value = true; };
+
 /* ---- the stream of weights ------------------------------------------------------------------------- */
 
 enum {
 	DENSE = WLEN == 1,
-	CHUNK = DENSE ? DENSE_CHUNK : 256,                 /* columns a warp takes at a time */
+	CHUNK = DENSE ? 64 : 256,                          /* columns a warp takes at a time */
 	CHUNKS = (COLS + CHUNK - 1) / CHUNK,
 	PIECE = CHUNK / WLEN * WBYTES,                     /* bytes of one row in a chunk */
 	SNUG = ROW_BYTES % 16 == 0 && PIECE % 16 == 0,     /* every piece begins at a multiple of 16 */
@@ -99,49 +104,51 @@ enum {
 static_assert(!DENSE || SNUG || ROW_BYTES % 2 == 0, "rows of whole values");
 static_assert(COLS % WLEN == 0, "rows hold whole blocks");
 
-struct stream {
-	const byte *row[COPIES];                           /* where this lane's copies come from, at column 0 */
-	unsigned valid;                                    /* bit i: row[i] is one of ours */
-};
-
-/* Rows 0-15 of a tile are units first.., with PAIR their first rows and then their second ones. */
+/* Rows 0-15 of a tile are units first.., with PAIR their first rows and then their second ones; past the last
+ * unit its rows again. */
 __device__ inline const byte *tile_row(const args &p, int first, int last, int r)
 {
 	int unit = first + (PAIR ? r & 7 : r);
 	return row_at(p, unit < last ? unit : last - 1, PAIR ? r >> 3 : 0);
 }
 
-__device__ inline void stream_open(const args &p, stream &s, int first, int last)
+/* Dense columns change places within a row: whether eight neighbouring rows are read at one column or two
+ * rows at four columns, they meet different banks. */
+__device__ inline int swizzle(int r) { return DENSE ? (r & 1) << 2 | (r >> 1 & 3) : 0; }
+
+struct stream { const byte *from[COPIES]; };             /* where this lane's next copies begin */
+
+__device__ inline void stream_open(const args &p, stream &s, int first, int last, int chunk)
 {
-	s.valid = 0;
 	for (int i = 0; i < COPIES; i++) {
-		int r = at_most((threadIdx.x % 32 + 32 * i) / (SLOT / 16), 15);
-		s.row[i] = tile_row(p, first, last, r);
-		s.valid |= (unsigned)(first + (PAIR ? r & 7 : r) < last) << i;
+		int u = threadIdx.x % 32 + 32 * i, r = at_most(u / (SLOT / 16), 15);
+		s.from[i] = tile_row(p, first, last, r) + (long long)chunk * PIECE + (SNUG ? u % (SLOT / 16) * 16 : 0);
 	}
 }
 
-/* Dense columns change places within a row so that neighbouring rows meet different banks. */
-__device__ inline int swizzled(int r, int column) { return DENSE ? column ^ (r & 1) << 2 : column; }
-
-__device__ inline void stream_request(const stream &s, byte *stage, int chunk)
+/* Ask for a chunk, and go on to the one `stride` further. */
+__device__ inline void stream_request(stream &s, byte *stage, int chunk, int stride)
 {
-	int left = (int)at_most(PIECE, (int)(ROW_BYTES - (long long)chunk * PIECE));
+	enum { WHOLE = SNUG && COLS % CHUNK == 0 };
+	int left = WHOLE ? PIECE : (int)at_most(PIECE, (int)(ROW_BYTES - (long long)chunk * PIECE));
 	for (int i = 0; i < COPIES; i++) {
 		int u = threadIdx.x % 32 + 32 * i, r = u / (SLOT / 16), column = u % (SLOT / 16);
 		if (SLOT % 32 && r > 15)
 			break;
-		const byte *from = s.row[i] + (long long)chunk * PIECE;
-		byte *to = stage + r * SLOT + swizzled(r, column) * 16;
-		if (DENSE && ROW_BYTES % 16) {
+		byte *to = stage + r * SLOT + (column ^ swizzle(r)) * 16;
+		if (WHOLE)
+			copy16(shared_at(to), s.from[i]);
+		else if (SNUG)
+			copy16(shared_at(to), s.from[i], at_least(0, at_most(16, left - column * 16)));
+		else if (DENSE)
 			for (int k = 0; k < 16; k += 2)
-				*(unsigned short *)(to + k) = s.valid >> i & 1 && column * 16 + k < left ?
-					*(const unsigned short *)(from + column * 16 + k) : 0;
-			continue;
+				*(unsigned short *)(to + k) = column * 16 + k < left ?
+					*(const unsigned short *)(s.from[i] + column * 16 + k) : 0;
+		else {
+			int skew = (int)((size_t)s.from[i] & 15);
+			copy16(shared_at(to), s.from[i] - skew + column * 16, at_least(0, at_most(16, left + skew - column * 16)));
 		}
-		int skew = SNUG ? 0 : (int)((size_t)from & 15);
-		int n = at_least(0, at_most(16, left + skew - column * 16));
-		copy16(shared_at(to), from - skew + column * 16, s.valid >> i & 1 ? n : 0);
+		s.from[i] += stride * PIECE;
 	}
 }
 
@@ -151,6 +158,9 @@ __device__ inline unsigned skew_of(const byte *row, int chunk)
 	return SNUG || DENSE ? 0 : (unsigned)((size_t)row + (size_t)chunk * PIECE) & 15;
 }
 
+/* Dense 16-bit weights go from the stage to the matrix units as they are. */
+enum { DIRECT = MMA && DENSE && WBYTES == 2 && SNUG && same<WTYPE, MTYPE>::value };
+
 /* Columns 8i..8i+7 of row r in a stage. */
 __device__ inline void piece8(const byte *stage, int r, unsigned skew, int i, float (&v)[8])
 {
@@ -158,21 +168,18 @@ __device__ inline void piece8(const byte *stage, int r, unsigned skew, int i, fl
 	if constexpr (!DENSE) {
 		weights8(slot + skew, 8 * i, v, (WTYPE *)0);
 	} else if constexpr (WBYTES == 4) {
-		float4 a = *(const float4 *)(slot + swizzled(r, 2 * i) * 16), b = *(const float4 *)(slot + swizzled(r, 2 * i + 1) * 16);
+		float4 a = *(const float4 *)(slot + (2 * i ^ swizzle(r)) * 16), b = *(const float4 *)(slot + (2 * i + 1 ^ swizzle(r)) * 16);
 		v[0] = a.x; v[1] = a.y; v[2] = a.z; v[3] = a.w;
 		v[4] = b.x; v[5] = b.y; v[6] = b.z; v[7] = b.w;
 	} else
-		unpack8<WTYPE>(*(const uint4 *)(slot + swizzled(r, i) * 16), v);
+		unpack8<WTYPE>(*(const uint4 *)(slot + (i ^ swizzle(r)) * 16), v);
 }
-
-template <typename A, typename B> struct same { static constexpr bool value = false; };
-template <typename A> struct same<A, A> { static constexpr bool value = true; };
 
 /* The same, as operand of a matrix product. */
 __device__ inline uint4 piece8_packed(const byte *stage, int r, unsigned skew, int i)
 {
 	if constexpr (same<WTYPE, MTYPE>::value)
-		return *(const uint4 *)(stage + r * SLOT + swizzled(r, i) * 16);
+		return *(const uint4 *)(stage + r * SLOT + (i ^ swizzle(r)) * 16);
 	float v[8];
 	piece8(stage, r, skew, i, v);
 	return pack8<MTYPE>(v);

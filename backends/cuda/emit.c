@@ -77,21 +77,21 @@ static int gemv_smem(const wf_tensor *w, bool mma, int tokens, int warps, int st
 		(warps + 1) * tokens * 4 + tokens * 8 + 256;
 }
 
-/* The most tokens a pass can hold, then two blocks to a multiprocessor, then the most under way.  Half
- * the warps leave room for the rows of a wide product: reading its weights twice costs more. */
+/* The most tokens a pass can hold, then the most warps, then the most under way: one block with 160 KB of
+ * requests reads faster than two with 80 each.  Half the warps leave room for the rows of a wide product:
+ * reading its weights twice costs more. */
 static struct gemv choose_gemv(const struct emit *e, bool mma)
 {
 	const wf_tensor *w = e->kernel->anchor->in[0];
 	int most = e->rows < GEMV_TOKENS ? (int)e->rows : GEMV_TOKENS;
 
 	for (int tokens = most; tokens > 0; tokens = tokens > 1 ? (tokens + 1) / 2 : 0)
-		for (int warps = 8; warps >= 4; warps /= 2)
-			for (int slots = 2; slots > 0; slots--)
-				for (int stages = slots == 2 ? 5 : 8; stages >= 3; stages--) {
-					int smem = gemv_smem(w, mma, tokens, warps, stages);
-					if (smem <= smem_limit(e->gpu, slots))
-						return (struct gemv){tokens, warps, stages, slots, smem};
-				}
+		for (int warps = 16; warps >= 4; warps /= 2)
+			for (int stages = 80 / warps; stages >= 3; stages--) {
+				int smem = gemv_smem(w, mma, tokens, warps, stages);
+				if (smem <= smem_limit(e->gpu, 1))
+					return (struct gemv){tokens, warps, stages, 1, smem};
+			}
 	return (struct gemv){0};
 }
 
@@ -104,6 +104,7 @@ static int define_gemv(struct emit *e, struct page *p, struct emit_launch *l, co
 	if (mma)
 		page_define(p, "MTYPE", "%s", is_16bit(w->dtype) ? page_type(p, w) : act == WF_BF16 ? "bf16" : "half");
 	page_define(p, "TOKENS", "%d", g->tokens);
+	page_define(p, "PASSES", "%d", e->rows <= g->tokens);
 	page_define(p, "WARPS", "%d", g->warps);
 	page_define(p, "STAGES", "%d", g->stages);
 	page_define(p, "SLOTS", "%d", g->slots);

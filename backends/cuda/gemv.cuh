@@ -13,9 +13,10 @@
  *
  * Parameters, beside dot.cuh's:
  *   TOKENS  in one pass over the weights, 1-8; more tokens take more passes
+ *   PASSES  1: there are never more than TOKENS; 0: any number
  *   WARPS STAGES SLOTS   warps of a block, chunks each has under way, blocks of a multiprocessor
- *   EARLY   chunks a warp still has to ask for when the next kernel is let in
- *   AHEAD   chunks a warp sends for, beyond its ring, as far as the second level cache, before grid_wait()
+ *   WARM    hook warm(p), first of all: touch() what will be wanted and no kernel of the step writes.  Whatever is
+ *           asked for after the weights waits behind them.
  *   NORM    1: rows are normalised on the way in (hooks lift(x), drop8(p, k, sum, v): the ROW op's);
  *   ROW_CENTRED  1: after their mean is taken off
  *   ARGMAX  rows compete per token: hook chosen(p, token, row); args has wide *best, unsigned *counter
@@ -35,11 +36,8 @@
 #ifndef SLOTS
 #define SLOTS  2
 #endif
-#ifndef EARLY
-#define EARLY  0
-#endif
-#ifndef AHEAD
-#define AHEAD  0
+#ifndef PASSES
+#define PASSES 0
 #endif
 #ifndef NORM
 #define NORM   0
@@ -66,11 +64,13 @@ static_assert(TOKENS <= 8, "one B operand");
 
 /* ---- activations -------------------------------------------------------------------------------------- */
 
-/* MMA: [64 columns][token][64], sixteen-byte columns swizzled by token; else [token][column]. */
+__device__ inline int swizzle_x(int token) { return (token & 1) << 2 | (token >> 1 & 3); }
+
+/* MMA: [64 columns][token][64], sixteen-byte columns swizzled as the weights are; else [token][column]. */
 __device__ inline byte *staged(int token, int k8)
 {
 	if (MMA)
-		return smem + AT_X + ((k8 / 8 * TOKENS + token) * 8 + (k8 % 8 ^ (token & 1) << 2)) * 16;
+		return smem + AT_X + ((k8 / 8 * TOKENS + token) * 8 + (k8 % 8 ^ swizzle_x(token))) * 16;
 	return smem + AT_X + (token * PADDED + 8 * k8) * 4;
 }
 
@@ -188,7 +188,33 @@ __device__ inline void stage_x(const args &p, int first, int n)
 /* ---- a chunk of 16 rows ---------------------------------------------------------------------------------- */
 
 #if MMA
-struct sums { float d[4]; };
+struct sums { float d[2][4]; };                            /* two, so that products need not wait for each other */
+
+/* Operands as ldmatrix leaves them: addresses of a stage's rows and of the tokens, at column 0. */
+__device__ inline unsigned lane_row(byte *stage)
+{
+	int r = threadIdx.x % 16;
+	return shared_at(stage) + r * 128 + (threadIdx.x % 32 / 16 ^ swizzle(r)) * 16;
+}
+
+__device__ inline unsigned lane_token()
+{
+	int t = at_most(threadIdx.x % 8, TOKENS - 1);
+	return shared_at(smem + AT_X) + t * 128 + (threadIdx.x % 32 / 8 ^ swizzle_x(t)) * 16;
+}
+
+/* 16 rows by 64 columns. */
+__device__ inline void take_direct(sums &s, unsigned row, unsigned token, int chunk)
+{
+	unsigned a[4][4], x[2][4];
+	token += chunk * (TOKENS * 128);
+	for (int i = 0; i < 4; i++)
+		ldmatrix4(a[i], row ^ i << 5);
+	for (int i = 0; i < 2; i++)
+		ldmatrix4(x[i], token ^ i << 6);
+	for (int i = 0; i < 4; i++)
+		mma(s.d[i % 2], a[i], x[i / 2][i % 2 * 2], x[i / 2][i % 2 * 2 + 1], MTYPE{});
+}
 
 __device__ inline void take(sums &s, const byte *stage, int chunk, const unsigned (&low)[2])
 {
@@ -196,8 +222,8 @@ __device__ inline void take(sums &s, const byte *stage, int chunk, const unsigne
 	for (int i = c; i < CHUNK / 8; i += 4) {
 		uint4 a = piece8_packed(stage, g, low[0], i), b = piece8_packed(stage, g + 8, low[1], i);
 		uint4 x = *(const uint4 *)staged(token, chunk * (CHUNK / 8) + i);
-		mma(s.d, {a.x, b.x, a.y, b.y}, x.x, x.y, MTYPE{});
-		mma(s.d, {a.z, b.z, a.w, b.w}, x.z, x.w, MTYPE{});
+		mma(s.d[0], {a.x, b.x, a.y, b.y}, x.x, x.y, MTYPE{});
+		mma(s.d[1], {a.z, b.z, a.w, b.w}, x.z, x.w, MTYPE{});
 	}
 }
 
@@ -206,12 +232,16 @@ __device__ inline void leave(const sums &s, float *part)
 	int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
 	for (int i = 0; i < 2; i++)
 		if (2 * c + i < TOKENS) {
-			part[(2 * c + i) * PART + g] = s.d[i];
-			part[(2 * c + i) * PART + g + 8] = s.d[2 + i];
+			part[(2 * c + i) * PART + g] = s.d[0][i] + s.d[1][i];
+			part[(2 * c + i) * PART + g + 8] = s.d[0][2 + i] + s.d[1][2 + i];
 		}
 }
 #else
 struct sums { float d[4][TOKENS]; };                       /* rows q, q+4, q+8, q+12 of lane 8q+c */
+
+__device__ inline unsigned lane_row(byte *) { return 0; }
+__device__ inline unsigned lane_token() { return 0; }
+__device__ inline void take_direct(sums &, unsigned, unsigned, int) {}
 
 __device__ inline void take(sums &s, const byte *stage, int chunk, const unsigned (&low)[4])
 {
@@ -254,55 +284,37 @@ __device__ inline void lane_rows(const args &p, int first, int last, size_t (&lo
 
 /* ---- the kernel -------------------------------------------------------------------------------------------- */
 
-/* Where a warp is: chunk of tile; the warps take chunks in turn, across the ends of tiles. */
-struct place { int tile, chunk; };
-
-__device__ inline void step(place &at)
-{
-	at.chunk += WARPS;
-	while (at.chunk >= CHUNKS) {
-		at.chunk -= CHUNKS;
-		at.tile++;
-	}
-}
-
 struct work { int first, last, tiles, total; };            /* units [first, last), tiles of one pass and of all */
 
-__device__ inline void request(const args &p, const work &w, stream &s, place &at, int &open, byte *stage)
+/* The next chunk a warp asks for: the warps take chunks in turn, across the ends of tiles. */
+struct place { int tile, chunk; stream rows; };
+
+__device__ inline void place_at(const args &p, const work &w, place &at)
 {
-	if (at.tile < w.total) {
-		if (at.tile != open) {
-			stream_open(p, s, w.first + at.tile % w.tiles * UNIT_ROWS, w.last);
-			open = at.tile;
-		}
-		stream_request(s, stage, at.chunk);
-		step(at);
-		if (at.tile * CHUNKS + at.chunk >= w.total * CHUNKS - EARLY * WARPS)
-			grid_launch_next();
-	}
-	copy_commit();
+	for (; at.chunk >= CHUNKS; at.tile++)
+		at.chunk -= CHUNKS;
+	if (at.tile < w.total)
+		stream_open(p, at.rows, w.first + at.tile % w.tiles * UNIT_ROWS, w.last, at.chunk);
 }
 
-/* What follows the first requests, as far as the second level cache: its way there is the longest. */
-__device__ inline void look_ahead(const args &p, const work &w)
+__device__ inline void request(const args &p, const work &w, place &at, byte *stage)
 {
-	int from = WARPS * STAGES, to = at_most(from + AHEAD * WARPS, w.tiles * CHUNKS);
-	for (int tile = from / CHUNKS + threadIdx.x / 32; tile * CHUNKS < to; tile += WARPS) {
-		int low = at_least(from - tile * CHUNKS, 0), high = at_most(to - tile * CHUNKS, CHUNKS);
-		int first = w.first + tile * UNIT_ROWS, r = threadIdx.x % 32;
-		long long begin = (long long)low * PIECE, end = (long long)high * PIECE;
-		if (r < 16 && first + (PAIR ? r & 7 : r) < w.last && SNUG)
-			prefetch_l2(tile_row(p, first, w.last, r) + begin, (unsigned)((end < ROW_BYTES ? end : ROW_BYTES) - begin));
+	if (at.tile < w.total) {
+		stream_request(at.rows, stage, at.chunk, WARPS);
+		at.chunk += WARPS;
+		if (at.chunk >= CHUNKS)
+			place_at(p, w, at);
 	}
+	copy_commit();
 }
 
 enum { LANE_UNITS = ceil_div(UNIT_ROWS * TOKENS, 32) };    /* units a lane finishes of a tile */
 
 /* What the epilogue needs from memory, asked for before the tile's weights are there. */
-__device__ inline void fetch_extra(const args &p, const work &w, int tile, int token0, int n, float (&extra)[LANE_UNITS])
+__device__ inline void fetch_extra(const args &p, const work &w, int tile, int token0, int n, FETCHED (&extra)[LANE_UNITS])
 {
 	for (int i = 0; i < LANE_UNITS; i++) {
-		extra[i] = 0;
+		extra[i] = FETCHED{};
 #ifdef FETCH
 		int item = threadIdx.x % 32 + 32 * i, t = item / UNIT_ROWS;
 		int unit = w.first + tile % w.tiles * UNIT_ROWS + item % UNIT_ROWS;
@@ -314,7 +326,7 @@ __device__ inline void fetch_extra(const args &p, const work &w, int tile, int t
 
 /* Add up what the warps found and hand it over. */
 __device__ inline void finish(const args &p, const work &w, const float *parts, int tile, int token0, int n,
-		const float (&extra)[LANE_UNITS])
+		const FETCHED (&extra)[LANE_UNITS])
 {
 	for (int i = 0; i < LANE_UNITS; i++) {
 		int item = threadIdx.x % 32 + 32 * i, t = item / UNIT_ROWS, j = item % UNIT_ROWS;
@@ -340,7 +352,7 @@ __device__ inline void finish(const args &p, const work &w, const float *parts, 
 struct desk { unsigned arrived[SETS], finished[SETS]; };
 
 __device__ inline void hand_in(const args &p, const work &w, const sums &s, int tile, int token0, int n,
-		const float (&extra)[LANE_UNITS])
+		const FETCHED (&extra)[LANE_UNITS])
 {
 	volatile desk *d = (volatile desk *)(smem + AT_DESK);
 	int set = tile % SETS, lane = threadIdx.x % 32;
@@ -353,63 +365,63 @@ __device__ inline void hand_in(const args &p, const work &w, const sums &s, int 
 	__threadfence_block();
 	__syncwarp();
 	if (lane == 0)
-		last = atomicAdd((unsigned *)&d->arrived[set], 1) == WARPS - 1;
-	last = __shfl_sync(~0u, last, 0);
-	if (!last)
+		last = atomicInc((unsigned *)&d->arrived[set], WARPS - 1) == WARPS - 1;
+	if (!__any_sync(~0u, last))
 		return;
-	__threadfence_block();
 	finish(p, w, parts, tile, token0, n, extra);
 	__syncwarp();
-	if (lane == 0) {
-		d->arrived[set] = 0;
-		__threadfence_block();
+	if (lane == 0)
 		d->finished[set] = tile / SETS + 1;
-	}
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) gemv(const __grid_constant__ args p)
 {
-	int warp = threadIdx.x / 32, next = 0, open = -1, n = count(p), passes = ceil_div(n, TOKENS);
+	int warp = threadIdx.x / 32, next = 0, n = PASSES ? 1 : count(p), at = warp;
 	byte *ring = smem + warp * STAGES * STAGE;
 	work w = {(int)((long long)UNITS * blockIdx.x / gridDim.x), (int)((long long)UNITS * (blockIdx.x + 1) / gridDim.x)};
+	grid_launch_next();
+#ifdef WARM
+	warm(p);
+#endif
 	w.tiles = ceil_div(w.last - w.first, UNIT_ROWS);
-	w.total = w.tiles * passes;
-	place asked = {0, warp - WARPS}, at;
-	step(asked);
-	at = asked;
-	stream s;
+	w.total = w.tiles * ceil_div(n, TOKENS);
+	place asked = {0, warp};
+	place_at(p, w, asked);
 	for (int i = 0; i < STAGES; i++)
-		request(p, w, s, asked, open, ring + i * STAGE);
-	if (AHEAD)
-		look_ahead(p, w);
+		request(p, w, asked, ring + i * STAGE);
 	if (threadIdx.x < (AT_END - AT_DESK) / 4)
 		((unsigned *)(smem + AT_DESK))[threadIdx.x] = 0;
+	n = count(p);
 	grid_wait();
-	if (w.total == 0)
-		grid_launch_next();
+	unsigned row = lane_row(ring), token = lane_token();
 	for (int tile = 0; tile < w.total; tile++) {
 		int token0 = tile / w.tiles * TOKENS, here = at_most(TOKENS, n - token0);
 		if (tile % w.tiles == 0) {
 			__syncthreads();
 			stage_x(p, token0, here);
 		}
-		float extra[LANE_UNITS];
+		FETCHED extra[LANE_UNITS];
 		fetch_extra(p, w, tile, token0, here, extra);
 		sums acc = {};
 		size_t low[LANE_ROWS];
 		lane_rows(p, w.first + tile % w.tiles * UNIT_ROWS, w.last, low);
-		while (at.tile == tile) {
-			unsigned skew[LANE_ROWS];
-			for (int i = 0; i < LANE_ROWS; i++)
-				skew[i] = skew_of((const byte *)low[i], at.chunk);
+		for (; at < CHUNKS; at += WARPS) {
+			byte *stage = ring + next * STAGE;
 			copy_wait<STAGES - 1>();
 			__syncwarp();
-			take(acc, ring + next * STAGE, at.chunk, skew);
+			if (DIRECT) {
+				take_direct(acc, row + next * STAGE, token, at);
+			} else {
+				unsigned skew[LANE_ROWS];
+				for (int i = 0; i < LANE_ROWS; i++)
+					skew[i] = skew_of((const byte *)low[i], at);
+				take(acc, stage, at, skew);
+			}
 			__syncwarp();
-			request(p, w, s, asked, open, ring + next * STAGE);
+			request(p, w, asked, stage);
 			next = next + 1 == STAGES ? 0 : next + 1;
-			step(at);
 		}
+		at -= CHUNKS;
 		hand_in(p, w, acc, tile, token0, here, extra);
 	}
 #ifdef ARGMAX

@@ -108,18 +108,20 @@ __device__ inline void copy16(unsigned to, const void *from, int n)
 		:: "r"(to), "l"(__cvta_generic_to_global(from)), "r"(n) : "memory");
 }
 
+__device__ inline void copy16(unsigned to, const void *from)
+{
+	asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;"
+		:: "r"(to), "l"(__cvta_generic_to_global(from)) : "memory");
+}
+
 __device__ inline void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 /* Until at most N of this thread's groups are under way; __syncwarp or __syncthreads shows it to others. */
 template <int N> __device__ inline void copy_wait() { asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory"); }
 
-/* Bring bytes from memory to the second level cache: a multiple of 16, from such an address. */
-__device__ inline void prefetch_l2(const void *p, unsigned bytes)
-{
-#if defined __CUDA_ARCH__ && __CUDA_ARCH__ >= 900
-	asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(__cvta_generic_to_global(p)), "r"(bytes));
-#endif
-}
+/* A value is wanted though nothing uses it: its line is then in the first level cache. */
+__device__ inline void touch(int x) { asm volatile("" :: "r"(x)); }
+__device__ inline void touch(float x) { asm volatile("" :: "f"(x)); }
 
 /* ---- between threads ---------------------------------------------------------------------------- */
 
