@@ -95,16 +95,18 @@ tests: $(UNITS)
 demo check check-cuda:
 	@SAN=$(SAN) sh tests/$@.sh
 
-install: weft $B/libweft.a $B/libweft.so
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/weft/graph \
-	  $(DESTDIR)$(PREFIX)/include/weft/ops $(DESTDIR)$(PREFIX)/include/weft/models $(DESTDIR)$(PREFIX)/include/weft/backends
-	install weft $(DESTDIR)$(PREFIX)/bin/
-	install -m 644 $B/libweft.a $(DESTDIR)$(PREFIX)/lib/
-	install $B/libweft.so $(DESTDIR)$(PREFIX)/lib/libweft.so.0
-	ln -sf libweft.so.0 $(DESTDIR)$(PREFIX)/lib/libweft.so
-	for d in graph ops models; do install -m 644 $$d/*.h $(DESTDIR)$(PREFIX)/include/weft/$$d/; done
-	install -m 644 backends/backend.h $(DESTDIR)$(PREFIX)/include/weft/backends/
-	sed 's|@PREFIX@|$(PREFIX)|' tools/weft.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/weft.pc
+INST    := $(DESTDIR)$(PREFIX)
+install: $(BIN) $B/libweft.a $B/libweft.so
+	for d in graph ops models backends; do install -d $(INST)/include/weft/$$d; done
+	install -d $(INST)/bin $(INST)/lib/pkgconfig $(INST)/share/man/man1
+	install $(BIN) $(INST)/bin/weft
+	$(abspath $(BIN)) man > $(INST)/share/man/man1/weft.1
+	install -m 644 $B/libweft.a $(INST)/lib/
+	install $B/libweft.so $(INST)/lib/libweft.so.0
+	ln -sf libweft.so.0 $(INST)/lib/libweft.so
+	for d in graph ops models; do install -m 644 $$d/*.h $(INST)/include/weft/$$d/; done
+	install -m 644 backends/backend.h $(INST)/include/weft/backends/
+	sed 's|@PREFIX@|$(PREFIX)|' tools/weft.pc.in > $(INST)/lib/pkgconfig/weft.pc
 
 help:
 	@sed -n 's/^# //p' Makefile
