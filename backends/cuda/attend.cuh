@@ -106,6 +106,8 @@ __device__ inline float slope_of(int h)
 /* A raw product's exponent to base 2; distance = key position - query position. */
 __device__ inline float exponent(float s, float slope, int distance)
 {
+	if (!(SOFTCAP > 0) && !(ALIBI > 0))
+		return s * (float)(SCALE * LOG2E);
 	s *= (float)SCALE;
 	if (SOFTCAP > 0)
 		s = (float)SOFTCAP * tanhf(s / (float)(SOFTCAP > 0 ? SOFTCAP : 1));
