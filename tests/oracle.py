@@ -22,7 +22,7 @@ def flip():
 def heads(mqa=True):
     """Query heads, key heads, size of a head."""
     nkv = R.choice([1, 2, 3])
-    return nkv * R.choice([1, 2, 3]) if mqa else nkv, nkv, R.choice([8, 16, 24, 32])
+    return nkv * R.choice([1, 2, 3]) if mqa else nkv, nkv, R.choice([8, 12, 16, 20, 24, 32, 40, 64, 80])
 
 
 def usual(window=False, free_head=True, **more):

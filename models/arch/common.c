@@ -127,15 +127,15 @@ wf_tensor *wf_weight_list(wf_graph *g, int64_t n, int ndim, const int64_t *dim, 
 		wf_fail(g->err, "graph: out of memory");
 		return &g->dummy;
 	}
-	for (int64_t i = 0; i < n; i++)
+	for (int64_t i = 0; i < n && !wf_failed(g); i++)
 		w[i] = wf_weight(g, ndim, dim, "%s.%d.weight", name, (int)i);
-	while (n > 1) {
+	while (n > 1 && !wf_failed(g)) {
 		int64_t made = 0;
 		for (int64_t i = 0; i < n; i += WF_MAXIN)
 			w[made++] = wf_cat(g, w + i, (int)(n - i < WF_MAXIN ? n - i : WF_MAXIN));
 		n = made;
 	}
-	return w[0];
+	return wf_failed(g) ? &g->dummy : w[0];
 }
 
 /* ---- attention ---- */

@@ -57,7 +57,7 @@ static void build(wf_graph *g, const wf_config *c)
 static int finish(wf_config *c, int largest, int period)
 {
 	if (c->gguf)
-		c->attn_scale = (double)(c->nlayer == largest ? c->dim / c->nhead : c->hdim);
+		c->attn_scale = c->nlayer == largest ? (double)c->dim / (double)c->nhead : (double)c->hdim;
 	c->attn_scale = 1 / sqrt(c->attn_scale);
 	if (!c->sliding && !c->window_period)
 		c->window_period = period;
