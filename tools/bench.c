@@ -1,7 +1,7 @@
 /* bench.c - tokens per second of prompts and of generation, and where a step's time goes.
  *
- * ppN: N prompt tokens of each sequence, in steps of --ubatch-size.  tgN: N steps of one token each,
- * from an empty context.  A warm-up run is not counted.  Each kernel's bytes and operations are those
+ * ppN: N prompt tokens of each sequence, in steps of --ubatch-size.  tgN: N steps of one token each.
+ * Both begin at an empty context or, @ dN, behind N tokens that are not counted.  Nor is a warm-up run.  Each kernel's bytes and operations are those
  * of the steps that ran, context included; equal kernels share a row. */
 #include "tools/weft.h"
 
@@ -11,14 +11,14 @@
 
 enum { MAXLIST = 16, MAXREPS = 10000 };
 
-struct test { int64_t pp, tg, seqs; double mean, deviation; };
+struct test { int64_t depth, pp, tg, seqs; double mean, deviation; };
 
 struct spent { double seconds, bytes, flops; };
 
 struct bench {
 	struct session *s;
 	const struct options *o;
-	struct test test[3 * MAXLIST * MAXLIST];
+	struct test test[2 * MAXLIST * MAXLIST * MAXLIST];
 	int ntest;
 	wf_seq **seq;
 	struct wf_piece *piece;
@@ -28,6 +28,7 @@ struct bench {
 	/* profile of one test */
 	struct spent *spent;                  /* [nkernel]; NULL: not profiling */
 	double *before;                       /* [nkernel] */
+	bool counting;                        /* past the depth */
 	int64_t steps;
 	struct wf_device device;
 	bool has_device;
@@ -57,12 +58,15 @@ static void charge(struct bench *b, int n)
 	plan_cost_at(plan, &at);
 	for (int k = 0; k < plan->nkernel; k++) {
 		const struct wf_cost *c = &plan->kernel[k].cost;
-		b->spent[k].seconds += now[k] - b->before[k];
+		double seconds = now[k] - b->before[k];
+		b->before[k] = now[k];
+		if (!b->counting)
+			continue;
+		b->spent[k].seconds += seconds;
 		b->spent[k].bytes += c->bytes_weight + c->bytes_in + c->bytes_out + c->bytes_kv;
 		b->spent[k].flops += c->flops;
-		b->before[k] = now[k];
 	}
-	b->steps++;
+	b->steps += b->counting;
 }
 
 static int step(struct bench *b, int n)
@@ -78,16 +82,16 @@ static int step(struct bench *b, int n)
 }
 
 /* Prompts of every sequence: a step takes as many tokens as it may, from as few sequences as it can. */
-static int prompts(struct bench *b, const struct test *t)
+static int prompts(struct bench *b, int64_t len, int64_t seqs)
 {
-	for (int64_t left = t->pp * t->seqs; left && !interrupted; ) {
+	for (int64_t left = len * seqs; left && !interrupted; ) {
 		int64_t room = b->most_tokens;
 		int n = 0;
 		while (room && left) {
-			int64_t done = t->pp * t->seqs - left, at = done % t->pp;
-			int64_t take = t->pp - at < room ? t->pp - at : room;
-			b->piece[n++] = (struct wf_piece){.seq = b->seq[done / t->pp], .token = b->token, .n = (int)take,
-				.no_rows = at + take < t->pp};
+			int64_t done = len * seqs - left, at = done % len;
+			int64_t take = len - at < room ? len - at : room;
+			b->piece[n++] = (struct wf_piece){.seq = b->seq[done / len], .token = b->token, .n = (int)take,
+				.no_rows = at + take < len};
 			room -= take;
 			left -= take;
 		}
@@ -127,11 +131,14 @@ static int run_once(struct bench *b, const struct test *t, double *seconds)
 	for (int64_t i = 0; i < b->most_tokens; i++)
 		b->token[i] = some_token(b);
 	for (int64_t i = 0; i < t->seqs && !result; i++)
-		if (!(b->seq[i] = wf_seq_new(slab)) || wf_seq_reserve(slab, b->seq[i], t->pp + t->tg))
+		if (!(b->seq[i] = wf_seq_new(slab)) || wf_seq_reserve(slab, b->seq[i], t->depth + t->pp + t->tg))
 			result = wf_fail(&b->s->err, "out of memory");
+	b->counting = false;
+	result = result || prompts(b, t->depth, t->seqs) ? -1 : 0;
+	b->counting = true;
 	double start = seconds_now();
 	if (!result)
-		result = prompts(b, t) || generate(b, t) ? -1 : 0;
+		result = prompts(b, t->pp, t->seqs) || generate(b, t) ? -1 : 0;
 	*seconds = seconds_now() - start;
 	for (int64_t i = 0; i < t->seqs; i++) {
 		if (b->seq[i])
@@ -177,7 +184,9 @@ static const char *test_name(const struct test *t, char out[64])
 	if (t->tg)
 		n += (size_t)snprintf(out + n, 64 - n, "%stg%lld", n ? "+" : "", (long long)t->tg);
 	if (t->seqs > 1)
-		snprintf(out + n, 64 - n, " x%lld", (long long)t->seqs);
+		n += (size_t)snprintf(out + n, 64 - n, " x%lld", (long long)t->seqs);
+	if (t->depth)
+		snprintf(out + n, 64 - n, " @ d%lld", (long long)t->depth);
 	return out;
 }
 
@@ -371,36 +380,40 @@ out:
 
 /* ---- tests ---- */
 
-static void add_test(struct bench *b, int64_t pp, int64_t tg, int64_t seqs)
+static void add_test(struct bench *b, struct test t)
 {
-	b->test[b->ntest++] = (struct test){.pp = pp, .tg = tg, .seqs = seqs};
-	b->most_seqs = seqs > b->most_seqs ? seqs : b->most_seqs;
-	if (pp * seqs > b->most_tokens)
-		b->most_tokens = pp * seqs;
-	if ((pp + tg) * seqs > b->ctx)
-		b->ctx = (pp + tg) * seqs;
+	int64_t longest = t.depth > t.pp ? t.depth : t.pp, ctx = (t.depth + t.pp + t.tg) * t.seqs;
+
+	b->test[b->ntest++] = t;
+	b->most_seqs = t.seqs > b->most_seqs ? t.seqs : b->most_seqs;
+	if (longest * t.seqs > b->most_tokens)
+		b->most_tokens = longest * t.seqs;
+	if (ctx > b->ctx)
+		b->ctx = ctx;
 }
 
 static int choose_tests(struct bench *b)
 {
-	int64_t pp[MAXLIST], tg[MAXLIST], seqs[MAXLIST];
+	int64_t pp[MAXLIST], tg[MAXLIST], seqs[MAXLIST], depth[MAXLIST];
 	int npp = options_list(b->o, "n-prompt", b->o->npp, pp, MAXLIST), ntg = options_list(b->o, "n-gen", b->o->ntg, tg, MAXLIST);
 	int nseq = options_list(b->o, "batch", b->o->seqs, seqs, MAXLIST);
+	int ndepth = options_list(b->o, "n-depth", b->o->depth, depth, MAXLIST);
 
-	if (npp < 0 || ntg < 0 || nseq < 0)
+	if (npp < 0 || ntg < 0 || nseq < 0 || ndepth < 0)
 		return WEFT_USAGE;
 	if (b->o->preset) {
 		for (int i = 8; i <= 32; i *= 2)
-			add_test(b, 1024, 128, i);
+			add_test(b, (struct test){.pp = 1024, .tg = 128, .seqs = i});
 		return 0;
 	}
-	for (int s = 0; s < nseq; s++) {
-		for (int i = 0; i < npp && seqs[s]; i++)
+	for (int n = 0; n < nseq * ndepth; n++) {
+		struct test t = {.seqs = seqs[n / ndepth], .depth = depth[n % ndepth]};
+		for (int i = 0; i < npp && t.seqs; i++)
 			if (pp[i])
-				add_test(b, pp[i], 0, seqs[s]);
-		for (int i = 0; i < ntg && seqs[s]; i++)
+				add_test(b, (struct test){.pp = pp[i], .seqs = t.seqs, .depth = t.depth});
+		for (int i = 0; i < ntg && t.seqs; i++)
 			if (tg[i])
-				add_test(b, 0, tg[i], seqs[s]);
+				add_test(b, (struct test){.tg = tg[i], .seqs = t.seqs, .depth = t.depth});
 	}
 	return b->ntest ? 0 : misused(b->o, "nothing to measure");
 }
@@ -444,8 +457,8 @@ static json_t *json_test(const struct test *t)
 {
 	char name[64];
 
-	return json_pack("{s:s, s:I, s:I, s:I, s:f, s:f}", "test", test_name(t, name), "prompt", (json_int_t)t->pp,
-		"generated", (json_int_t)t->tg, "batch", (json_int_t)t->seqs, "tok_s", t->mean, "deviation", t->deviation);
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:f}", "test", test_name(t, name), "depth", (json_int_t)t->depth,
+		"prompt", (json_int_t)t->pp, "generated", (json_int_t)t->tg, "batch", (json_int_t)t->seqs, "tok_s", t->mean, "deviation", t->deviation);
 }
 
 static int run_tests(struct bench *b, json_t *list)

@@ -93,6 +93,7 @@ const struct option_row option_table[] = {
 	/* measuring */
 	{"n-prompt", NULL, 'p', OPT_TEXT, FIELD(npp), "N,...", "512", 0, 0, ON(bench), "prompt lengths to measure (0: none)"},
 	{"n-gen", NULL, 'n', OPT_TEXT, FIELD(ntg), "N,...", "128", 0, 0, ON(bench), "numbers of generated tokens to measure (0: none)"},
+	{"n-depth", NULL, 'd', OPT_TEXT, FIELD(depth), "N,...", "0", 0, 0, ON(bench), "tokens of context each test begins behind"},
 	{"repetitions", NULL, 'r', OPT_WHOLE, FIELD(reps), "N", "5", 1, 10000, ON(bench), "runs of each test"},
 	{"preset", NULL, 0, OPT_TEXT, FIELD(preset), "colossal", NULL, 0, 0, ON(bench),
 		"1024 prompt tokens and 128 new, batch 8, 16 and 32, in one figure"},

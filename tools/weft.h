@@ -64,7 +64,7 @@ struct options {
 	int64_t top_k, repeat_last_n;
 	/* reports */
 	const char *reference, *stage, *format, *output, *gpu, *trace, *preset;
-	const char *npp, *ntg, *seqs;         /* lists: 512,1024 */
+	const char *npp, *ntg, *seqs, *depth;         /* lists: 512,1024 */
 	int64_t chunk, chunks, reps, fit, profile, json;
 	double tolerance;
 	int64_t quiet, verbose, help, version;
