@@ -50,6 +50,13 @@ struct wf_error {
 int  wf_fail(wf_error *, const char *fmt, ...) WF_PRINTF(2, 3);  /* keeps the first message; returns -1 */
 void wf_die(const char *fmt, ...) WF_PRINTF(1, 2) __attribute__((noreturn)); /* our own bug: print and abort */
 
+/* ---- near.c: the name that was meant ------------------------------------------------------ */
+
+struct near { const char *typed, *name; int distance; };   /* name: the nearest offered, NULL when none is near */
+
+int  near_distance(const char *, const char *);     /* letters to change, of the first 63, case aside */
+void near_offer(struct near *, const char *name);
+
 /* ---- arena.c: memory that is freed together ----------------------------------------------- */
 
 wf_arena *wf_arena_new(void);                       /* NULL when out of memory */

@@ -324,6 +324,18 @@ static int attributes(struct parser *p, const wf_op *op, double *attr)
 	return 0;
 }
 
+static void unknown_op(struct parser *p, const char *name)
+{
+	struct near near = {.typed = name};
+	char text[2 * MAXNAME + 64];
+
+	for (const wf_op *const *op = p->g->ops; *op; op++)
+		near_offer(&near, (*op)->name);
+	snprintf(text, sizeof text, "unknown op '%s'%s%s%s", name, near.name ? "; the nearest is '" : "",
+		near.name ? near.name : "", near.name ? "'" : "");
+	complain(p, text);
+}
+
 /* name operand... attribute=value... */
 static wf_tensor *call(struct parser *p)
 {
@@ -345,7 +357,7 @@ static wf_tensor *call(struct parser *p)
 	}
 	const wf_op *op = wf_op_find(p->g->ops, name);
 	if (!op) {
-		complain(p, "unknown op");
+		unknown_op(p, name);
 		return NULL;
 	}
 	for (; at_operand(p); nin++) {

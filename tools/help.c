@@ -116,6 +116,19 @@ void help_overview(FILE *f)
 		"  weft help COMMAND shows a command's options.\n", f);
 }
 
+int unknown_command(const char *name)
+{
+	struct near near = {.typed = name};
+
+	for (int c = 0; c < NCOMMAND; c++)
+		near_offer(&near, commands[c].name);
+	fprintf(stderr, "weft: unknown command '%s'", name);
+	if (near.name)
+		fprintf(stderr, "; the nearest is '%s'", near.name);
+	fputs(". 'weft help' lists them.\n", stderr);
+	return WEFT_USAGE;
+}
+
 int help_main(const struct options *o)
 {
 	if (!o->narg) {
@@ -124,7 +137,7 @@ int help_main(const struct options *o)
 	}
 	int c = command_find(o->arg[0]);
 	if (c < 0)
-		return misused(o, "unknown command '%s'", o->arg[0]);
+		return unknown_command(o->arg[0]);
 	help_command((enum command)c, stdout);
 	return close_stdout(o, WEFT_OK);
 }

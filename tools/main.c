@@ -47,10 +47,8 @@ int main(int argc, char **argv)
 	if (!strcmp(argv[1], "--version"))
 		return print_version();
 	int command = command_find(argv[1]);
-	if (command < 0) {
-		fprintf(stderr, "weft: unknown command '%s'; 'weft help' lists them\n", argv[1]);
-		return WEFT_USAGE;
-	}
+	if (command < 0)
+		return unknown_command(argv[1]);
 	int code = options_parse(&o, (enum command)command, argc - 1, argv + 1);
 	if (code)
 		return code;

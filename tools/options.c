@@ -25,7 +25,7 @@ const struct option_row option_table[] = {
 	{"model", NULL, 'm', OPT_TEXT, FIELD(model), "PATH", NULL, 0, 0, PLANS | ON(tokenize),
 		"GGUF file, Hugging Face folder, or config.json (for plan, dump and bench)"},
 	{"arch", NULL, 0, OPT_TEXT, FIELD(arch), "FILE.so", NULL, 0, 0, PLANS,
-		"architecture from a shared object; dump --stage emit: GPU to emit for (sm_90a)"},
+		"architecture from a shared object, or one named here; dump --stage emit: GPU to emit for (sm_90a), both as FILE.so,GPU"},
 	{"graph", NULL, 0, OPT_TEXT, FIELD(graph), "FILE", NULL, 0, 0, PLANS,
 		"use this dump, of any stage, in place of the model's own graph"},
 	{"no-mmap", NULL, 0, OPT_SET, FIELD(no_mmap), NULL, NULL, 1, 0, PLANS | ON(tokenize),
@@ -284,18 +284,41 @@ static const struct option_row *row_of(int value, unsigned command)
 	return NULL;
 }
 
-/* Not among this command's options: say whose it is, if anybody's. */
+/* Another command's option: say whose. */
+static bool is_anothers(const struct options *o, const char *text, const char *name, size_t len)
+{
+	for (const struct option_row *row = option_table; row->name; row++)
+		if ((strlen(row->name) == len && !memcmp(row->name, name, len)) || (name - text == 1 && len == 1 && row->letter == *name))
+			for (int c = 0; c < NCOMMAND; c++)
+				if (row->commands & 1u << c) {
+					misused(o, "%.*s is an option of %s, not of %s", (int)(name - text + (ptrdiff_t)len), text,
+						commands[c].name, commands[o->command].name);
+					return true;
+				}
+	return false;
+}
+
+/* The beginning of several options, or no option: say which may have been meant. */
 static int unknown(const struct options *o, const char *text)
 {
 	const char *name = text + strspn(text, "-");
+	char typed[64], could[256] = "";
 	size_t len = strcspn(name, "=");
+	struct near near = {.typed = typed};
 
+	if (is_anothers(o, text, name, len))
+		return WEFT_USAGE;
+	snprintf(typed, sizeof typed, "%.*s", (int)(len < sizeof typed ? len : sizeof typed - 1), name);
 	for (const struct option_row *row = option_table; row->name; row++)
-		if ((strlen(row->name) == len && !memcmp(row->name, name, len)) || (len == 1 && row->letter == *name))
-			for (int c = 0; c < NCOMMAND; c++)
-				if (row->commands & 1u << c)
-					return misused(o, "%.*s is an option of %s, not of %s", (int)(name - text + (ptrdiff_t)len),
-						text, commands[c].name, commands[o->command].name);
+		if (row->commands & 1u << o->command) {
+			near_offer(&near, row->name);
+			if (len && !strncmp(row->name, typed, len) && strlen(could) < sizeof could - 32)
+				sprintf(could + strlen(could), "%s--%s", *could ? ", " : "", row->name);
+		}
+	if (*could)
+		return misused(o, "%s could be %s", text, could);
+	if (near.name)
+		return misused(o, "unknown option %s; the nearest is --%s", text, near.name);
 	return misused(o, "unknown option %s", text);
 }
 

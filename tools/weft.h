@@ -99,6 +99,7 @@ const char *option_variable(const struct option_row *, char out[64]);  /* WEFT_C
 
 void help_overview(FILE *);
 void help_command(enum command, FILE *);
+int  unknown_command(const char *name);               /* says which is near; WEFT_USAGE */
 
 /* ---- report.c: messages, numbers and the terminal ---------------------------------------------------- */
 
@@ -136,6 +137,7 @@ struct session {
 /* struct wf_sizes: bounds of a step, and tokens of KV over all sequences */
 
 void session_start(struct session *, const struct options *);
+const char *session_gpu_arch(const struct options *);  /* --stage emit: what --arch says to write for */
 int  session_model(struct session *, int flags);      /* -1 with err set, as all of these */
 /* The plan up to `stop_after` (NULL: complete) from the model's builder or --graph. */
 int  session_plan(struct session *, const struct wf_sizes *, const char *stop_after);

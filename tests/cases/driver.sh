@@ -27,7 +27,12 @@ says() {
 # usage
 check "no command" says "Usage" 2 $weft
 check "unknown command" says "unknown command 'walk'" 2 $weft walk
+check "a command's nearest name" says "unknown command 'rnu'; the nearest is 'run'" 2 $weft rnu
+check "help's nearest name" says "unknown command 'plann'; the nearest is 'plan'" 2 $weft help plann
 check "unknown option" says "unknown option --wings" 2 $weft run --wings
+check "an option's nearest name" says "unknown option --topk; the nearest is --top-k" 2 $weft run --topk 3
+check "of this command alone" says "unknown option --gup=h200; the nearest is --gpu" 2 $weft plan --gup=h200
+check "the beginning of several" says "--top could be --top-k, --top-p" 2 $weft run --top 3
 check "another command's option" says "--temp is an option of run, not of dump" 2 $weft dump --temp 1
 check "missing value" says "-m: expected a value" 2 $weft run -m
 check "no number" says "--temp: expected a number from 0 to 100, found 'hot'" 2 $weft run --temp hot
