@@ -153,6 +153,7 @@ struct wf_config {
 	int neos;
 	wf_dtype dtype;                       /* of most weights */
 	bool fixed;                           /* of flags that may have one value only: rows with min = max */
+	double own[8];                        /* of a family in a shared object: what its rows put there */
 };
 
 enum wf_activation { WF_SILU, WF_GELU, WF_GELU_TANH, WF_RELU, WF_QUICK_GELU };
@@ -190,6 +191,7 @@ struct wf_key {
 };
 
 struct wf_arch {
+	int abi;                              /* WF_ABI, in a shared object */
 	const char *name;                     /* "llama" */
 	const char *const *hf;                /* model_type values, NULL at the end */
 	const char *const *gguf;              /* general.architecture values, NULL at the end */
@@ -199,16 +201,25 @@ struct wf_arch {
 	/* last word over the config once keys are read (derived values, consistency); may be NULL */
 	int (*finish)(wf_config *, wf_error *);
 	void (*build)(wf_graph *, const wf_config *);
+	const wf_op *const *ops;              /* in a shared object: ops it brings, to be registered; NULL at the end */
 };
 
+/* Compiled with these structs, whatever the version is called. */
+enum { WF_ABI = 1000000 + (int)(sizeof(wf_op) * 1009 + sizeof(wf_tensor) * 211 + sizeof(wf_graph) * 89 +
+	sizeof(wf_config) * 23 + sizeof(wf_arch)) };
+
 const wf_arch *wf_arch_find(const char *name);        /* by registry name, model_type or GGUF name */
-/* A family from a shared object: ./libtoy.so or ./toy.so exports `const wf_arch wf_arch_toy`. */
-const wf_arch *wf_arch_load(wf_error *, const char *so_path);
-int arch_unknown(wf_error *, const char *where, const char *name);     /* fails, naming the nearest families */
 extern const wf_arch *const wf_archs[];               /* NULL at the end */
 extern const wf_arch wf_arch_llama, wf_arch_bloom, wf_arch_chatglm, wf_arch_glm4, wf_arch_qwen2, wf_arch_qwen3,
 	wf_arch_qwen3moe, wf_arch_gemma2, wf_arch_gemma3, wf_arch_gpt2, wf_arch_gptneox, wf_arch_opt, wf_arch_falcon,
 	wf_arch_phi3, wf_arch_olmo2, wf_arch_deepseek2, wf_arch_gpt_oss, wf_arch_starcoder2, wf_arch_stablelm;
+
+/* ---- load.c: families that are not in the table -------------------------------------------------- */
+
+int arch_unknown(wf_error *err, const char *where, const char *name);     /* fails, naming the nearest families */
+/* A family from a shared object: ./libtoy.so or ./toy.so exports `const wf_arch wf_arch_toy`; its ops are
+ * registered, and it stays loaded.  models/example/my_arch.c is the guide. */
+const wf_arch *wf_arch_load(wf_error *, const char *so_path);
 
 /* ---- arch/common.c: pieces that many families share -------------------------------------------- */
 

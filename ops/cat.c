@@ -32,7 +32,7 @@ const wf_op wf_op_cat = {
 	.shape = shape,
 	.eval  = rows_eval,
 	.source_row = source,
-	.cost  = map_cost,
+	.cost  = wf_map_cost,
 	.tol   = 1e-12f,
 	.test  = TESTS(
 		"(cat [[1 2]] [[3 4][5 6]])", "[[1 2][3 4][5 6]]",

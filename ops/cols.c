@@ -32,7 +32,7 @@ const wf_op wf_op_cols = {
 	.attr  = "start n",
 	.shape = shape,
 	.eval  = eval,
-	.cost  = map_cost,
+	.cost  = wf_map_cost,
 	.tol   = 1e-12f,
 	.test  = TESTS("(cols [[1 2 3][4 5 6]] start=1 n=2)", "[[2 3][5 6]]"),
 };

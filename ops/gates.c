@@ -66,7 +66,7 @@ const wf_op wf_op_gates = {
 	.shape  = shape,
 	.eval   = eval,
 	.span   = span,
-	.cost   = map_cost,
+	.cost   = wf_map_cost,
 	.tol    = 1e-11f,
 	.test   = TESTS(
 		"(gates [[0 0 1]] i32[[2 0]])", "[[0.731058579 0.268941421]]",

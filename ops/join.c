@@ -37,7 +37,7 @@ const wf_op wf_op_join = {
 	.nin   = 2,
 	.shape = shape,
 	.eval  = eval,
-	.cost  = map_cost,
+	.cost  = wf_map_cost,
 	.tol   = 1e-12f,
 	.test  = TESTS("(join [[[1 2][3 4]]] [[[9]]])", "[[[1 2 9][3 4 9]]]"),
 };

@@ -38,7 +38,7 @@ const wf_op wf_op_lane = {
 	.attr  = "of at block",
 	.shape = shape,
 	.eval  = eval,
-	.cost  = map_cost,
+	.cost  = wf_map_cost,
 	.tol   = 1e-12f,
 	.test  = TESTS("(lane [[1 2 3 4 5 6 7 8]] of=2 at=1 block=2)", "[[3 4 7 8]]"),
 };

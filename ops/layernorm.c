@@ -65,10 +65,10 @@ const wf_op wf_op_layernorm = {
 	.nin    = 2,
 	.nopt   = 1,
 	.attr   = "eps",
-	.shape  = row_weight_shape,
+	.shape  = wf_row_shape,
 	.eval   = eval,
 	.span   = span,
-	.cost   = map_cost,
+	.cost   = wf_map_cost,
 	.cuda   = "#define ROW_CENTRED 1\n"
 	          "__device__ float lift(float x) { return x * x; }\n"
 	          "__device__ float drop(float x, float sum, float w, float b)\n"

@@ -35,7 +35,7 @@ static void eval(wf_tensor *y)
 
 static struct wf_cost cost(const wf_tensor *y)
 {
-	struct wf_cost c = map_cost(y);
+	struct wf_cost c = wf_map_cost(y);
 
 	c.flops = 2.0 * (double)wf_nelem(y) * (double)wf_last(y->in[1]);
 	return c;

@@ -46,7 +46,7 @@ const wf_op wf_op_mix = {
 	.shape = shape,
 	.eval  = eval,
 	.span  = span,
-	.cost  = map_cost,
+	.cost  = wf_map_cost,
 	.tol   = 1e-11f,
 	.test  = TESTS("(mix [[[1 2][3 4]]] [[0.5 2]])", "[[6.5 9]]"),
 };

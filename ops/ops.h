@@ -76,17 +76,26 @@ struct wf_routing {
 OPS(OP)
 #undef OP
 
-extern const wf_op *const wf_ops[];           /* every row, NULL at the end */
+extern const wf_op *const *const wf_ops;      /* every row and what was registered, NULL at the end */
 extern const struct wf_rule wf_rules[];       /* rules.c: the algebra, {0} at the end */
 
-/* ---- ops.c: shape rules and costs that several ops share ---- */
-int  same_shape(wf_graph *, wf_tensor *out);          /* MAP: in[0]'s; others equal it or its trailing dims */
-int  row_weight_shape(wf_graph *, wf_tensor *out);    /* ROW: in[1], in[2] are vectors of a row's length */
-struct wf_cost map_cost(const wf_tensor *out);        /* reads operands once, writes once */
+/* ---- ops.c: the table; shape rules and costs that several ops share ---- */
+
+/* An op of your own, of kind WF_MAP or WF_ROW: from now on text that names it is read, and plans treat it
+ * as they treat the rows above.  Its CUDA text defines, for a MAP, a function of the op's name from an
+ * operand each to the result; for a ROW, lift(x), whose sum over the row is taken, and drop(x, sum, ...),
+ * which has the sum and the other operands, with ROW the row's length.  Attributes are their names in
+ * capitals.  Without the text it runs on the CPU alone.  The op is kept, not copied; registering it again
+ * does nothing.  -1 after wf_fail when something is missing or the name is taken. */
+int  wf_op_register(wf_error *, const wf_op *);
+void wf_span_eval(wf_tensor *out);                    /* eval of an op whose span is plain enough to define it */
+int  wf_same_shape(wf_graph *, wf_tensor *out);          /* MAP: in[0]'s; others equal it or its trailing dims */
+int  wf_row_shape(wf_graph *, wf_tensor *out);    /* ROW: in[1], in[2] are vectors of a row's length */
+struct wf_cost wf_map_cost(const wf_tensor *out);        /* reads operands once, writes once */
 struct wf_cost no_cost(const wf_tensor *out);
 int  layout_shape(wf_graph *, wf_tensor *out);        /* MOVE of rows: types agree; dim 0 is the op's to set */
 void rows_eval(wf_tensor *out);                       /* MOVE with a source_row */
-const float *map_operand(const wf_tensor *out, int k, int64_t *period);
+const float *wf_map_operand(const wf_tensor *out, int k, int64_t *period);
 
 /* The fast loop of an op is compiled for what the CPU has. */
 #if defined __x86_64__ && defined __GNUC__ && !defined WF_SANITIZE && !defined __SANITIZE_ADDRESS__ && !defined __clang__
@@ -126,7 +135,7 @@ const float *map_operand(const wf_tensor *out, int k, int64_t *period);
 	static void name##_eval(wf_tensor *t) \
 	{ \
 		int64_t period; \
-		const float *a = t->in[0]->data, *b = map_operand(t, 1, &period); \
+		const float *a = t->in[0]->data, *b = wf_map_operand(t, 1, &period); \
 		float *o = t->data; \
 		for (int64_t i = 0; i < wf_nelem(t); i++) \
 			o[i] = name##_of(t->attr, a[i], b[i % period]); \
@@ -148,8 +157,8 @@ const float *map_operand(const wf_tensor *out, int k, int64_t *period);
 
 /* What an elementwise op's row holds beside its tests. */
 #define MAP_FIELDS(opname) \
-	.name = #opname, .kind = WF_MAP, .shape = same_shape, .eval = opname##_eval, .span = opname##_span, \
-	.cuda = opname##_cuda, .cost = map_cost
+	.name = #opname, .kind = WF_MAP, .shape = wf_same_shape, .eval = opname##_eval, .span = opname##_span, \
+	.cuda = opname##_cuda, .cost = wf_map_cost
 
 #define TESTS(...) (const char *const[]){__VA_ARGS__, NULL}
 

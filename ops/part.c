@@ -30,7 +30,7 @@ const wf_op wf_op_part = {
 	.shape = shape,
 	.eval  = rows_eval,
 	.source_row = source,
-	.cost  = map_cost,
+	.cost  = wf_map_cost,
 	.tol   = 1e-12f,
 	.test  = TESTS(
 		"(part [[1 2][3 4][5 6]] start=1 n=2)", "[[3 4][5 6]]",

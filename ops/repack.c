@@ -18,7 +18,7 @@ const wf_op wf_op_repack = {
 	.shape = layout_shape,
 	.eval  = rows_eval,
 	.source_row = source,
-	.cost  = map_cost,
+	.cost  = wf_map_cost,
 	.tol   = 1e-12f,
 	.test  = TESTS("(repack [[1 2][3 4]] layout=1)", "[[1 2][3 4]]"),
 };

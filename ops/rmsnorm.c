@@ -46,10 +46,10 @@ const wf_op wf_op_rmsnorm = {
 	.kind   = WF_ROW,
 	.nin    = 2,
 	.attr   = "eps",
-	.shape  = row_weight_shape,
+	.shape  = wf_row_shape,
 	.eval   = eval,
 	.span   = span,
-	.cost   = map_cost,
+	.cost   = wf_map_cost,
 	.cuda   = "__device__ float lift(float x) { return x * x; }\n"
 	          "__device__ float drop(float x, float sum, float w)\n"
 	          "{ return x * rsqrtf(sum / ROW + EPS) * w; }\n",

@@ -59,7 +59,7 @@ const wf_op wf_op_rope = {
 	.shape  = shape,
 	.eval   = eval,
 	.span   = span,
-	.cost   = map_cost,
+	.cost   = wf_map_cost,
 	.cuda   = "__device__ float2 turn(float a, float b, float pos, float freq)\n"
 	          "{ float s, c; sincosf(pos * freq, &s, &c); s *= MSCALE; c *= MSCALE;\n"
 	          "  return make_float2(a * c - b * s, b * c + a * s); }\n",

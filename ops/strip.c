@@ -35,7 +35,7 @@ const wf_op wf_op_strip = {
 	.shape = shape,
 	.eval  = rows_eval,
 	.source_row = source,
-	.cost  = map_cost,
+	.cost  = wf_map_cost,
 	.tol   = 1e-12f,
 	.test  = TESTS("(strip [[1][2][3][4][5][6]] group=3 start=1 n=2)", "[[2][3][5][6]]"),
 };

@@ -33,7 +33,7 @@ const wf_op wf_op_transpose = {
 	.nin   = 1,
 	.shape = shape,
 	.eval  = eval,
-	.cost  = map_cost,
+	.cost  = wf_map_cost,
 	.tol   = 1e-12f,
 	.test  = TESTS(
 		"(transpose [[1 2 3][4 5 6]])", "[[1 4][2 5][3 6]]",

@@ -34,7 +34,7 @@ const wf_op wf_op_weave = {
 	.shape = shape,
 	.eval  = rows_eval,
 	.source_row = source,
-	.cost  = map_cost,
+	.cost  = wf_map_cost,
 	.tol   = 1e-12f,
 	.test  = TESTS("(weave [[1][2][3][4]] [[5][6][7][8]] block=2)", "[[1][2][5][6][3][4][7][8]]"),
 };

@@ -32,7 +32,7 @@ static int write_plan(struct session *s, FILE *f)
 
 static int emit(struct session *s)
 {
-	const char *arch = s->o->arch ? s->o->arch : "sm_90a", *dir = s->o->output ? s->o->output : "kernels";
+	const char *arch = session_gpu_arch(s->o), *dir = s->o->output ? s->o->output : "kernels";
 
 	if (!s->backend || !s->backend->emit)
 		return wf_fail(&s->err, "--stage emit: the %s backend runs plans without sources of their own (--backend cuda)",

@@ -105,23 +105,46 @@ static bool needs_model(const struct options *o)
 	return !o->graph || (o->command != COMMAND_dump && o->command != COMMAND_explain && o->command != COMMAND_plan);
 }
 
+const char *session_gpu_arch(const struct options *o)
+{
+	const char *comma = o->arch ? strrchr(o->arch, ',') : NULL;
+
+	return comma ? comma + 1 : !o->arch || strncmp(o->arch, "sm_", 3) ? "sm_90a" : o->arch;
+}
+
+/* FILE.so, with a GPU after a comma where sources are written, or a family by name. */
+static int open_arch(struct session *s, const wf_arch **arch)
+{
+	const char *given = s->o->arch;
+	char path[512];
+
+	*arch = NULL;
+	if (!given || (s->o->command == COMMAND_dump && !strncmp(given, "sm_", 3)))
+		return 0;
+	snprintf(path, sizeof path, "%.*s", (int)strcspn(given, s->o->command == COMMAND_dump ? "," : ""), given);
+	*arch = ends_in(path, ".so") ? wf_arch_load(&s->err, path) : wf_arch_find(path);
+	if (!*arch && !s->err.set)
+		arch_unknown(&s->err, "--arch", path);
+	return *arch ? 0 : -1;
+}
+
 int session_model(struct session *s, int flags)
 {
 	const struct options *o = s->o;
 	const char *path = model_path(o);
-	const wf_arch *arch = NULL;
+	const wf_arch *arch;
 	double start = seconds_now();
 
 	if (o->narg > (o->model ? 0 : 1)) {
 		wf_fail(&s->err, "unexpected argument '%s'", o->arg[o->model ? 0 : 1]);
 		return -1;
 	}
+	if (open_arch(s, &arch))
+		return -1;
 	if (!path && !needs_model(o))
 		return open_backend(s) || set_types(s) ? -1 : 0;
 	if (!path)
 		return wf_fail(&s->err, "expected a model: -m PATH, or WEFT_MODEL in the environment");
-	if (o->arch && ends_in(o->arch, ".so") && !(arch = wf_arch_load(&s->err, o->arch)))
-		return -1;
 	if (o->no_mmap)
 		flags |= WF_OPEN_NO_MMAP;
 	s->model = wf_model_open(&s->err, path, arch, flags);

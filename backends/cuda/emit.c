@@ -455,6 +455,14 @@ static int emit_attend(struct emit *e)
 
 /* ---- all kinds ------------------------------------------------------------------------------------------------ */
 
+static const wf_tensor *without_text(const wf_kernel *k)
+{
+	for (int i = 0; i < k->nnode; i++)
+		if ((k->node[i]->op->kind == WF_MAP || k->node[i]->op->kind == WF_ROW) && !k->node[i]->op->cuda)
+			return k->node[i];
+	return NULL;
+}
+
 int emit_kernel(wf_error *err, wf_arena *arena, const struct emit_opt *opt, const wf_plan *plan, const wf_kernel *kernel,
 		int64_t rows, bool single, struct emit_work *work)
 {
@@ -462,6 +470,8 @@ int emit_kernel(wf_error *err, wf_arena *arena, const struct emit_opt *opt, cons
 		.single = single, .gpu = opt->gpu, .page_tokens = opt->page_tokens};
 
 	*work = (struct emit_work){0};
+	if (without_text(kernel))
+		return refuse(&e, wf_format(arena, "op %s has no CUDA text", without_text(kernel)->op->name));
 	switch (kernel->kind) {
 	case WF_DOT:
 		return emit_dot(&e);

@@ -1,0 +1,150 @@
+/* families.c - what a family makes of a config: the parameters of known models, windows by layer, and
+ * what is refused by name. */
+#include "models/model.h"
+#include "ops/ops.h"
+#include <setjmp.h>
+#include <string.h>
+#include <cmocka.h>
+
+struct made { wf_arena *arena; wf_error err; wf_config c; const wf_arch *arch; wf_graph *g; };
+
+/* The graph of a config without files; NULL with the error set. */
+static wf_graph *make(struct made *m, const char *json)
+{
+	*m = (struct made){.arena = wf_arena_new()};
+	if (config_from_json(m->arena, &m->err, json, strlen(json), NULL, &m->c, &m->arch))
+		return NULL;
+	wf_graph *g = wf_graph_new(m->arena, &m->err, wf_ops);
+	m->arch->build(g, &m->c);
+	return m->g = wf_failed(g) ? NULL : g;
+}
+
+static void known_models_have_their_parameters(void **unused)
+{
+	static const struct { const char *file; int64_t count; } known[] = {
+		{"llama-2-7b", 6738415616}, {"llama-3-8b", 8030261248}, {"llama-3.2-1b", 1235814400},
+		{"bloom-7b1", 7069016064}, {"chatglm2-6b", 6243584000}, {"mistral-7b", 7241732096},
+		{"mixtral-8x7b", 46702792704}, {"qwen3-8b", 8190735360}, {"gemma-3-4b", 3880263168},
+	};
+	(void)unused;
+
+	for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+		wf_arena *file = wf_arena_new();
+		wf_error err = {0};
+		struct made m;
+		char path[96];
+		size_t bytes;
+		int64_t sum = 0;
+		snprintf(path, sizeof path, "tests/configs/%s.json", known[i].file);
+		char *json = file_read(file, &err, path, 1 << 20, &bytes);
+		if (!json || !make(&m, json))
+			fail_msg("%s: %s%s", path, err.text, json ? m.err.text : "");
+		for (int k = 0; k < m.g->nnode; k++)
+			if (m.g->node[k]->op == &wf_op_weight)
+				sum += wf_nelem(m.g->node[k]);
+		if (sum != known[i].count)
+			fail_msg("%s: %lld parameters, expected %lld", path, (long long)sum, (long long)known[i].count);
+		wf_arena_free(m.arena);
+		wf_arena_free(file);
+	}
+}
+
+/* Windows of the cache nodes, layer by layer, as "5 5 0". */
+static const char *windows(const wf_graph *g, char *out, size_t cap)
+{
+	size_t at = 0;
+
+	*out = 0;
+	for (int i = 0; i < g->nnode; i++)
+		if (g->node[i]->op == &wf_op_cache)
+			at += (size_t)snprintf(out + at, cap - at, at ? " %d" : "%d",
+				(int)g->node[i]->attr[wf_attr_index(&wf_op_cache, "window")]);
+	return out;
+}
+
+#define SMALL "\"vocab_size\":64,\"hidden_size\":32,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":8," \
+	"\"intermediate_size\":48"
+
+static void windows_follow_the_config(void **unused)
+{
+	static const struct { const char *json, *want; } cases[] = {
+		{"{\"model_type\":\"mistral\"," SMALL ",\"num_hidden_layers\":2,\"sliding_window\":5}", "5 5"},
+		{"{\"model_type\":\"mistral\"," SMALL ",\"num_hidden_layers\":2,\"sliding_window\":null}", "0 0"},
+		{"{\"model_type\":\"gemma2\"," SMALL ",\"num_hidden_layers\":3,\"sliding_window\":5}", "5 0 5"},
+		{"{\"model_type\":\"gemma2\"," SMALL ",\"num_hidden_layers\":2,\"sliding_window\":5,"
+			"\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", "0 5"},
+		{"{\"model_type\":\"gemma3_text\"," SMALL ",\"num_hidden_layers\":7,\"sliding_window\":5}", "5 5 5 5 5 0 5"},
+		{"{\"model_type\":\"gemma3_text\"," SMALL ",\"num_hidden_layers\":4,\"sliding_window\":5,"
+			"\"sliding_window_pattern\":2}", "5 0 5 0"},
+		{"{\"model_type\":\"qwen2\"," SMALL ",\"num_hidden_layers\":3,\"sliding_window\":5,\"max_window_layers\":1,"
+			"\"use_sliding_window\":true}", "0 5 5"},
+		{"{\"model_type\":\"qwen2\"," SMALL ",\"num_hidden_layers\":2,\"sliding_window\":5,\"max_window_layers\":1,"
+			"\"use_sliding_window\":false}", "0 0"},
+		{"{\"model_type\":\"gpt_oss\"," SMALL ",\"num_hidden_layers\":3,\"sliding_window\":5,\"num_local_experts\":4,"
+			"\"num_experts_per_tok\":2}", "5 0 5"},
+	};
+	char text[64];
+	(void)unused;
+
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct made m;
+		if (!make(&m, cases[i].json))
+			fail_msg("%s: %s", cases[i].json, m.err.text);
+		assert_string_equal(windows(m.g, text, sizeof text), cases[i].want);
+		wf_arena_free(m.arena);
+	}
+}
+
+/* null is none where the family has a default; absent is the default. */
+static void null_is_none(void **unused)
+{
+	struct made m;
+	(void)unused;
+
+	assert_non_null(make(&m, "{\"model_type\":\"gemma2\"," SMALL ",\"num_hidden_layers\":1}"));
+	assert_true(m.c.attn_softcap == 50 && m.c.final_softcap == 30 && m.c.window == 4096);
+	wf_arena_free(m.arena);
+	assert_non_null(make(&m, "{\"model_type\":\"gemma2\"," SMALL ",\"num_hidden_layers\":1,"
+		"\"attn_logit_softcapping\":null,\"final_logit_softcapping\":null,\"sliding_window\":null}"));
+	assert_true(m.c.attn_softcap == 0 && m.c.final_softcap == 0 && m.c.window == 0);
+	wf_arena_free(m.arena);
+}
+
+static void other_mathematics_is_refused(void **unused)
+{
+	static const struct { const char *json, *message; } cases[] = {
+		{"{\"model_type\":\"falcon\"," SMALL ",\"num_hidden_layers\":1,\"alibi\":true}",
+			"alibi is true, which is not supported"},
+		{"{\"model_type\":\"gpt2\"," SMALL ",\"num_hidden_layers\":1,\"scale_attn_by_inverse_layer_idx\":true}",
+			"scale_attn_by_inverse_layer_idx is true"},
+		{"{\"model_type\":\"gpt2\"," SMALL ",\"num_hidden_layers\":1,\"scale_attn_weights\":false}",
+			"scale_attn_weights is false"},
+		{"{\"model_type\":\"chatglm\"," SMALL ",\"num_layers\":1,\"rmsnorm\":false}", "rmsnorm is false"},
+		{"{\"model_type\":\"gpt_oss\"," SMALL ",\"num_hidden_layers\":1}", "without experts"},
+		{"{\"model_type\":\"deepseek_v3\"," SMALL ",\"num_hidden_layers\":1}", "kv_lora_rank is missing"},
+		{"{\"model_type\":\"opt\"," SMALL ",\"num_hidden_layers\":1,\"layer_norm_elementwise_affine\":false}",
+			"layer_norm_elementwise_affine is false"},
+	};
+	(void)unused;
+
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct made m;
+		if (make(&m, cases[i].json))
+			fail_msg("accepted: %s", cases[i].json);
+		if (!strstr(m.err.text, cases[i].message))
+			fail_msg("%s: %s", cases[i].json, m.err.text);
+		wf_arena_free(m.arena);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(known_models_have_their_parameters),
+		cmocka_unit_test(windows_follow_the_config),
+		cmocka_unit_test(null_is_none),
+		cmocka_unit_test(other_mathematics_is_refused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
