@@ -98,13 +98,14 @@ demo check check-cuda:
 INST    := $(DESTDIR)$(PREFIX)
 install: $(BIN) $B/libweft.a $B/libweft.so
 	for d in graph ops models backends; do install -d $(INST)/include/weft/$$d; done
-	install -d $(INST)/bin $(INST)/lib/pkgconfig $(INST)/share/man/man1
+	install -d $(INST)/bin $(INST)/lib/pkgconfig $(INST)/share/man/man1 $(INST)/share/weft
 	install $(BIN) $(INST)/bin/weft
 	$(abspath $(BIN)) man > $(INST)/share/man/man1/weft.1
 	install -m 644 $B/libweft.a $(INST)/lib/
 	install $B/libweft.so $(INST)/lib/libweft.so.0
 	ln -sf libweft.so.0 $(INST)/lib/libweft.so
 	for d in graph ops models; do install -m 644 $$d/*.h $(INST)/include/weft/$$d/; done
+	install -m 644 models/example/*.c $(INST)/share/weft/
 	install -m 644 backends/backend.h $(INST)/include/weft/backends/
 	sed 's|@PREFIX@|$(PREFIX)|' tools/weft.pc.in > $(INST)/lib/pkgconfig/weft.pc
 

@@ -9,45 +9,17 @@
 #include <dlfcn.h>
 #include <limits.h>
 #include <string.h>
-#include <strings.h>
 
 /* ---- the nearest names ---- */
 
-static int min3(int a, int b, int c)
-{
-	int least = a < b ? a : b;
-
-	return least < c ? least : c;
-}
-
-/* Levenshtein distance of the first 63 bytes, case aside. */
-static int distance(const char *a, const char *b)
-{
-	enum { MOST = 63 };
-	int row[MOST + 1], na = (int)strnlen(a, MOST), nb = (int)strnlen(b, MOST);
-
-	for (int j = 0; j <= nb; j++)
-		row[j] = j;
-	for (int i = 1; i <= na; i++) {
-		int corner = row[0];
-		row[0] = i;
-		for (int j = 1; j <= nb; j++) {
-			int above = row[j];
-			row[j] = min3(above + 1, row[j - 1] + 1, corner + !!strncasecmp(&a[i - 1], &b[j - 1], 1));
-			corner = above;
-		}
-	}
-	return row[nb];
-}
-
 static int nearness(const wf_arch *arch, const char *name)
 {
-	int least = distance(arch->name, name);
+	int least = near_distance(arch->name, name);
 
 	for (int layout = 0; layout < 2; layout++)
 		for (const char *const *n = layout ? arch->gguf : arch->hf; n && *n; n++)
-			if (distance(*n, name) < least)
-				least = distance(*n, name);
+			if (near_distance(*n, name) < least)
+				least = near_distance(*n, name);
 	return least;
 }
 

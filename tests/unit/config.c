@@ -251,6 +251,7 @@ static void unknown_family(void **state)
 	assert_false(parse(&p, "{\"model_type\":\"lama\\u001b\"}", NULL));
 	assert_non_null(strstr(p.err.text, "model_type \"lama?\" is not a known architecture; the nearest are: "));
 	assert_non_null(strstr(p.err.text, "llama"));
+	assert_non_null(strstr(p.err.text, "models/example/my_arch.c"));
 	wf_arena_free(p.arena);
 	assert_ptr_equal(wf_arch_find("llama"), &wf_arch_llama);
 	assert_null(wf_arch_find("lama"));
@@ -260,7 +261,7 @@ static void loaded_family(void **state)
 {
 	static const char source[] = "#include \"models/model.h\"\n"
 		"static void build(wf_graph *g, const wf_config *c) { (void)g; (void)c; }\n"
-		"const wf_arch wf_arch_toy = {.name = \"toy\", .build = build};\n";
+		"const wf_arch wf_arch_toy = {.abi = WF_ABI, .name = \"toy\", .build = build};\n";
 	char folder[] = "/tmp/weft-config-XXXXXX", path[64], command[512];
 	wf_error err = {0};
 
