@@ -198,6 +198,8 @@ static int compile_node(struct cpu_exec *e, struct cpu_program *p, const wf_tens
 		return -1;
 	if ((a->kind == DO_MAP || a->kind == DO_ROW || a->kind == DO_ROUTE) && !t->op->span)
 		return wf_fail(e->base.err, "cpu: op %s has no span function", t->op->name);
+	if (a->kind == DO_TAKE && strcmp(t->op->name, "take"))
+		return wf_fail(e->base.err, "cpu: no kernel for %s of computed values", t->op->name);
 	for (a->nin = 0; a->nin < t->nin; a->nin++)
 		if (operand(e, p, anchor, t->in[a->nin], a->kind == DO_TAKE, &a->in[a->nin]))
 			return -1;
