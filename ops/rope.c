@@ -12,7 +12,7 @@ static int shape(wf_graph *g, wf_tensor *y)
 		return wf_fail(g->err, "rope: %d dims, expected [tokens, heads, n] (%s)", y->ndim, g->scope);
 	if (pos->dtype != WF_I32 || pos->ndim != 1 || pos->dim[0] != y->dim[0])
 		return wf_fail(g->err, "rope: expected one i32 position per token (%s)", g->scope);
-	if (freqs->ndim != 1 || 2 * freqs->dim[0] > y->dim[2])
+	if (freqs->ndim != 1 || freqs->dtype == WF_I32 || freqs->dim[0] < 1 || 2 * freqs->dim[0] > y->dim[2])
 		return wf_fail(g->err, "rope: %lld frequencies for heads of %lld (%s)", (long long)freqs->dim[0],
 			(long long)y->dim[2], g->scope);
 	return 0;
