@@ -176,7 +176,7 @@ int cpu_device(const wf_backend *, struct wf_device *);
  * Actions run on a range of a row, so that a product's epilogue runs on the tile just computed. */
 
 enum cpu_action_kind {
-	DO_MAP, DO_GATE, DO_ROW, DO_ROPE, DO_TAKE, DO_JOIN, DO_ROUTE, DO_VIEW, DO_COLS, DO_LANE, DO_KEYS, DO_VALUES,
+	DO_MAP, DO_GATE, DO_ROW, DO_ROPE, DO_TAKE, DO_JOIN, DO_HEAD_COLS, DO_ROUTE, DO_VIEW, DO_COLS, DO_LANE, DO_KEYS, DO_VALUES,
 	DO_NOTHING
 };
 

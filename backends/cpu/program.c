@@ -160,7 +160,7 @@ static enum cpu_action_kind kind_of(const wf_tensor *t)
 	if (t->op->view)
 		return DO_VIEW;
 	if (!strcmp(t->op->name, "cols"))
-		return DO_COLS;
+		return row_length(t) > wf_last(t) ? DO_HEAD_COLS : DO_COLS;
 	if (!strcmp(t->op->name, "join"))
 		return DO_JOIN;
 	return !strcmp(t->op->name, "lane") ? DO_LANE : DO_TAKE;
@@ -189,6 +189,12 @@ static void find_shift(struct cpu_program *p, struct cpu_action *a)
 		a->shift += (int64_t)a->node->attr[0];
 }
 
+/* Takes and makes whole rows. */
+static bool is_whole(const struct cpu_action *a)
+{
+	return a->kind == DO_JOIN || a->kind == DO_ROUTE || a->kind == DO_HEAD_COLS;
+}
+
 static int compile_node(struct cpu_exec *e, struct cpu_program *p, const wf_tensor *anchor, const wf_tensor *t)
 {
 	if (t->op->state)
@@ -211,7 +217,7 @@ static int compile_node(struct cpu_exec *e, struct cpu_program *p, const wf_tens
 	if (a->kind == DO_LANE && a->in[0].from == FROM_TILE) {
 		p->piece = (int64_t)(t->attr[0] * t->attr[2]);
 		need_unit(p, p->piece);
-	} else if (a->kind == DO_LANE) {
+	} else if (a->kind == DO_LANE || is_whole(a)) {
 		p->unit = 0;
 	}
 	p->n++;
@@ -431,6 +437,18 @@ static const float *run_join(const struct run *r, const struct cpu_action *a)
 	return out;
 }
 
+/* The same columns of each head. */
+static const float *run_head_cols(const struct run *r, const struct cpu_action *a, const float *x)
+{
+	int64_t n = wf_last(a->node), m = wf_last(a->node->in[0]);
+	float *out = result(r, a, 0);
+
+	x += (int64_t)a->node->attr[0];
+	for (int64_t h = 0; h < a->len / n; h++)
+		memcpy(out + h * n, x + h * m, sizeof *out * n);
+	return out;
+}
+
 static const float *run_route(const struct run *r, const struct cpu_action *a)
 {
 	struct wf_span s = {.out = result(r, a, 0), .attr = a->node->attr, .n = a->len, .row = r->t, .token = r->t};
@@ -505,6 +523,7 @@ static const float *run_action(const struct run *r, const struct cpu_program *p,
 	case DO_TAKE:    return run_take(r, a);
 	case DO_JOIN:    return run_join(r, a);
 	case DO_ROUTE:   return run_route(r, a);
+	case DO_HEAD_COLS: return run_head_cols(r, a, x);
 	case DO_VIEW:    return keep(r, a, x, *lo, *hi);
 	case DO_COLS:    return run_cols(r, a, x, lo, hi);
 	case DO_LANE:    return run_lane(r, p->piece, a, x, lo, hi);
@@ -523,7 +542,7 @@ static const float *run_piece(struct run *r, const struct cpu_program *p, const 
 	for (int i = 1; i <= p->n; i++) {
 		const struct cpu_action *a = &p->action[i - 1];
 		const struct cpu_operand *first = &a->in[0];
-		bool whole = a->lead == FROM_MEMORY || a->kind == DO_JOIN || a->kind == DO_ROUTE;
+		bool whole = a->lead == FROM_MEMORY || is_whole(a);
 		int64_t lo = whole ? 0 : r->lo[a->lead + 1];
 		int64_t hi = !whole ? r->hi[a->lead + 1] : a->kind == DO_COLS || a->kind == DO_LANE ? first->row : a->len;
 		r->p[i] = NULL;
