@@ -123,7 +123,8 @@ static void complete_zsh(void)
 				zsh_option(row);
 		fputs(c == COMMAND_completion ? "\t\t'1:shell:(bash zsh fish)' ;;\n" : "\t\t'*:file:_files' ;;\n", stdout);
 	}
-	fputs("\tesac\n}\n_weft \"$@\"\n", stdout);
+	/* in a folder of $fpath the file is the function; elsewhere it is sourced */
+	fputs("\tesac\n}\nif [[ $funcstack[1] == _weft ]]; then _weft \"$@\"; else compdef _weft weft; fi\n", stdout);
 }
 
 /* ---- fish ---- */

@@ -60,7 +60,7 @@ done
 check "bash completion" sh -c "$weft completion bash > $tmp/c && bash -n $tmp/c && grep -q -- --top-k $tmp/c"
 check "bash completes" bash -c "source <($weft completion bash); COMP_WORDS=(weft dump --stage f); COMP_CWORD=3; _weft
 	[ \"\${COMPREPLY[*]}\" = 'fold fuse' ]"
-check "zsh completion" sh -c "$weft completion zsh | grep -q _arguments"
+check "zsh completion" sh -c "$weft completion zsh > $tmp/c && grep -q _arguments $tmp/c && grep -q 'compdef _weft weft' $tmp/c"
 check "fish completion" sh -c "$weft completion fish | grep -q -- '-l top-k'"
 check "completion of no shell" code 2 $weft completion tcsh
 check "version" sh -c "$weft --version | grep -q '^weft [0-9]'"
@@ -158,6 +158,16 @@ if [ -r "$story" ]; then
 	check "-p and -f" says "expected one of them" 1 $run -p x -f "$tmp/prompt"
 	check "seeds repeat" sh -c "a=\$($weft run -q -m $story -p Once -n 20 -s 5); [ \"\$a\" = \"\$($weft run -q -m $story -p Once -n 20 -s 5)\" ]"
 	check "seeds differ" sh -c "a=\$($weft run -q -m $story -p Once -n 20 -s 5); [ \"\$a\" != \"\$($weft run -q -m $story -p Once -n 20 -s 6)\" ]"
+	greedy=$($run -q -p Once -n 24)
+	for o in "--top-k 1" "--top-p 0" "--min-p 1" "--temp 0 --top-k 5" "--temp 0 --repeat-penalty 10 --repeat-last-n 0"; do
+		check "greedy by $o" test "$($weft run -q -m "$story" -p Once -n 24 -s 3 $o)" = "$greedy"
+	done
+	for o in "--temp 2" "--temp 0 --repeat-penalty 10" "--temp 0 --presence-penalty 100" "--temp 0 --frequency-penalty 100"; do
+		check "not greedy by $o" test "$($weft run -q -m "$story" -p Once -n 24 -s 3 $o)" != "$greedy"
+	done
+	check "no cut, any token" test "$($weft run -q -m "$story" -p Once -n 24 -s 3 --temp 2)" != \
+		"$($weft run -q -m "$story" -p Once -n 24 -s 3 --temp 2 --top-k 0 --top-p 1 --min-p 0)"
+	check "no tokens wanted" test -z "$($run -q -p Once -n 0)"
 	check "the context ends" sh -c "$run -p Once -c 16 --ignore-eos 2>&1 > /dev/null | grep -q 'context of 16 tokens is full'"
 	check "a prompt too long" says "the context 4" 1 $run -p "Once upon a time there was a little girl" -c 4
 	check "small steps, same text" sh -c "[ \"\$($run -p 'Once upon a time' -n 30 -ub 1 2> /dev/null)\" = \"\$($run -p 'Once upon a time' -n 30 2> /dev/null)\" ]"
