@@ -10,6 +10,8 @@
  *              ALIBI NHEAD HEAD0         max bias, 0 none; heads of the whole model, the first one here
  *              SINKS                     1: args has sinks [HEADS], of any type of numbers
  *              MMA                       1: matrix units, KVTYPE has 16 bits; 0: float arithmetic
+ *              MIXED                     1: sequences of several new tokens may stand in the step: attend_prefill
+ *                                        takes those, attend_decode the others
  * The kernel's one parameter is struct args, below. */
 #ifndef ATTEND_CUH
 #define ATTEND_CUH
@@ -61,6 +63,9 @@
 #ifndef MMA
 #define MMA      1
 #endif
+#ifndef MIXED
+#define MIXED    0
+#endif
 
 #ifndef ARGS
 struct args {
@@ -88,6 +93,8 @@ __device__ inline const byte *page_values(const byte *keys, int h)
 {
 	return keys + (size_t)(KVHEADS - h) * (PAGE * KDIM * KVBYTES) + (size_t)h * (PAGE * VDIM * KVBYTES);
 }
+
+__device__ inline int new_tokens(const args &p, int seq) { return p.table->seq_start[seq + 1] - p.table->seq_start[seq]; }
 
 /* First position a query at pos sees. */
 __device__ inline int first_seen(int pos) { return WINDOW > 0 && pos >= WINDOW ? pos - WINDOW + 1 : 0; }

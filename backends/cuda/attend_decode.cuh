@@ -52,8 +52,12 @@ struct span { int first, end, len; };
 __device__ inline span span_of(const args &p, int seq)
 {
 	int len = p.table->seq_len[seq];
+	if (MIXED && new_tokens(p, seq) != 1)
+		return {};
 	return {first_seen(len - 1) / RUN, ceil_div(len, RUN), len};
 }
+
+__device__ inline int token_of(const args &p, int seq) { return MIXED ? p.table->seq_start[seq] : seq; }
 
 struct cursor {
 	int seq, unit, run;                                /* run counts within the sequence */
@@ -87,7 +91,9 @@ __device__ inline void skip(const args &p, cursor &at, int n)
 		if (++at.unit == HEAD_UNITS) {
 			at.run -= at.in.first;
 			at.unit = 0;
-			at.in = span_of(p, ++at.seq);
+			do
+				at.in = span_of(p, ++at.seq);
+			while (MIXED && at.in.end == 0);
 			at.run += at.in.first;
 		}
 	}
@@ -166,7 +172,7 @@ __device__ inline void open(const args &p, state &s, const cursor &at)
 {
 	int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
 	for (int t = 0; t < TILES; t++) {
-		const XTYPE *q = p.q + (size_t)at.seq * QSTRIDE + head_of(at.unit, t * 8 + g) * KDIM + 2 * c;
+		const XTYPE *q = p.q + (size_t)token_of(p, at.seq) * QSTRIDE + head_of(at.unit, t * 8 + g) * KDIM + 2 * c;
 		for (int k = 0; k < KSTEPS; k++)
 			for (int i = 0; i < 2; i++)
 				s.q[t][k][i] = has_head(at.unit, t * 8 + g) && k * 16 + i * 8 < KDIM ? two(q + k * 16 + i * 8) : 0;
@@ -259,7 +265,7 @@ struct state { float o[UNIT_HEADS][LANE_DIMS], most[UNIT_HEADS], sum[UNIT_HEADS]
 
 __device__ inline void open(const args &p, state &s, const cursor &at)
 {
-	s.q = p.q + (size_t)at.seq * QSTRIDE + head_of(at.unit, 0) * KDIM;
+	s.q = p.q + (size_t)token_of(p, at.seq) * QSTRIDE + head_of(at.unit, 0) * KDIM;
 	for (int h = 0; h < UNIT_HEADS; h++) {
 		s.most[h] = -INFINITY;
 		s.sum[h] = 0;
@@ -351,7 +357,7 @@ __device__ inline void write(const args &p, const cursor &at, int i, int dim, me
 #if SINKS
 	r.sum += exp2f(to_float(p.sinks[h]) * LOG2E - r.most);
 #endif
-	p.y[((size_t)at.seq * HEADS + h) * VDIM + dim] = from_float<XTYPE>(r.value / r.sum);
+	p.y[((size_t)token_of(p, at.seq) * HEADS + h) * VDIM + dim] = from_float<XTYPE>(r.value / r.sum);
 }
 
 /* The n thread blocks that share a pair.  Each has two places in `work`: the second for the pair that

@@ -37,11 +37,10 @@ static int64_t counts_room(const wf_plan *plan)
 
 size_t bind_bytes(const wf_plan *plan, const wf_slab *slab)
 {
-	int64_t words = 5 * plan->opt.max_tokens + plan->opt.max_rows + 2 * plan->opt.max_seqs + 1 +
-		wf_slab_nclass(slab) * (most_pages(slab, plan->opt.max_seqs) + most_pages(slab, plan->opt.max_tokens)) +
-		counts_room(plan);
+	int64_t words = 3 * plan->opt.max_tokens + plan->opt.max_rows + 2 * plan->opt.max_seqs + 1 +
+		wf_slab_nclass(slab) * most_pages(slab, plan->opt.max_seqs) + counts_room(plan);
 
-	return 2 * sizeof(struct table) + (size_t)words * 4 + (size_t)(12 + 2 * TABLE_MAXCLASS) * 16 +
+	return sizeof(struct table) + (size_t)words * 4 + (size_t)(10 + TABLE_MAXCLASS) * 16 +
 		(size_t)plan->opt.max_rows * sizeof(struct table_pick);
 }
 
@@ -100,55 +99,31 @@ static int64_t longest(const struct packer *p, const wf_batch *b)
 	return stride;
 }
 
-/* Pages of class c for n sequences, of which number i shows those of sequence seq[i] (NULL: i). */
-static int pack_pages(struct packer *p, const wf_batch *b, int c, int n, const int *seq, struct table *t)
+static int pack_pages(struct packer *p, const wf_batch *b, int c, struct table *t)
 {
 	const wf_slab *slab = p->e->opt.slab;
 	int nclass = wf_slab_nclass(slab), page_tokens = wf_slab_page_tokens(slab);
-	int64_t stride = longest(p, b), room = most_pages(slab, seq ? p->e->base.plan->opt.max_tokens : p->e->base.plan->opt.max_seqs);
+	int64_t stride = longest(p, b), room = most_pages(slab, p->e->base.plan->opt.max_seqs);
 
-	if (stride * n > room)
-		return wf_fail(p->e->base.err, "cuda: %d sequences of up to %lld pages, room for %lld page numbers", n,
+	if (stride * b->nseq > room)
+		return wf_fail(p->e->base.err, "cuda: %d sequences of up to %lld pages, room for %lld page numbers", b->nseq,
 			(long long)stride, (long long)room);
-	int *page = reserve(p, (size_t)(stride * n), &t->kv[c].page);
-	for (int i = 0; i < n; i++) {
-		int s = seq ? seq[i] : i;
-		memcpy(page + i * stride, b->page[s * nclass + c], (size_t)blocks_of(b->seq_len[s], page_tokens) * 4);
-	}
+	int *page = reserve(p, (size_t)(stride * b->nseq), &t->kv[c].page);
+	for (int s = 0; s < b->nseq; s++)
+		memcpy(page + s * stride, b->page[s * nclass + c], (size_t)blocks_of(b->seq_len[s], page_tokens) * 4);
 	t->kv[c].stride = (int)stride;
 	t->kv[c].base = (unsigned char *)(uintptr_t)p->e->memory.kv_base[c];
 	t->kv[c].bytes = slab_page_bytes(wf_slab_class(slab, c), page_tokens);
 	return 0;
 }
 
-static const int *pack_seqs(struct packer *p, const wf_batch *b, struct table *t)
+static void pack_seqs(struct packer *p, const wf_batch *b, struct table *t)
 {
 	int *seq = reserve(p, (size_t)b->ntoken, &t->seq);
 
 	for (int s = 0; s < b->nseq; s++)
 		for (int i = b->seq_start[s]; i < b->seq_start[s + 1]; i++)
 			seq[i] = s;
-	return seq;
-}
-
-/* Token i is sequence i, of the tokens it sees. */
-static int pack_token_table(struct packer *p, const wf_batch *b, const struct table *t, const int *seq)
-{
-	const int *device;
-	struct table *own = (struct table *)(void *)reserve(p, sizeof *own / 4, &device);
-
-	*own = *t;
-	own->nseq = b->ntoken;
-	int *start = reserve(p, (size_t)b->ntoken + 1, &own->seq_start);
-	int *len = reserve(p, (size_t)b->ntoken, &own->seq_len);
-	for (int i = 0; i <= b->ntoken; i++)
-		start[i] = i;
-	for (int i = 0; i < b->ntoken; i++)
-		len[i] = b->pos[i] + 1;
-	for (int c = 0; c < wf_slab_nclass(p->e->opt.slab); c++)
-		if (pack_pages(p, b, c, b->ntoken, seq, own))
-			return -1;
-	return CU(p->e->base.err, cuMemcpyHtoDAsync(p->e->memory.token_table, own, sizeof *own, p->e->stream));
 }
 
 static int pack_picks(struct packer *p, const wf_batch *b, struct table *t)
@@ -186,16 +161,14 @@ int bind_step(struct cuda_exec *e, const wf_batch *b)
 	p.at = (p.at + 15) / 16 * 16;
 	pack(&p, b->token, (size_t)b->ntoken, &t->token);
 	pack(&p, b->pos, (size_t)b->ntoken, &t->pos);
-	const int *seq = pack_seqs(&p, b, t);
+	pack_seqs(&p, b, t);
 	pack(&p, b->row, (size_t)b->nrow, &t->row);
 	pack(&p, b->seq_start, (size_t)b->nseq + 1, &t->seq_start);
 	pack(&p, b->seq_len, (size_t)b->nseq, &t->seq_len);
 	for (int c = 0; c < wf_slab_nclass(e->opt.slab); c++)
-		if (pack_pages(&p, b, c, b->nseq, NULL, t))
+		if (pack_pages(&p, b, c, t))
 			return -1;
 	if (b->pick && pack_picks(&p, b, t))
-		return -1;
-	if (b->ntoken > b->nseq && pack_token_table(&p, b, t, seq))
 		return -1;
 	return CU(e->base.err, cuMemcpyHtoDAsync(e->memory.table, p.host, p.at, e->stream)) ||
 		CU(e->base.err, cuEventRecord(bind->sent[turn], e->stream)) ? -1 : 0;

@@ -101,7 +101,6 @@ int  nvrtc_key(wf_error *, const struct cuda_build_opt *, const char *source, st
 /* Where a pointer of a kernel comes from; the host resolves it for each kernel that shares the page. */
 enum page_source {
 	PAGE_TABLE,                           /* the binding table */
-	PAGE_TOKEN_TABLE,                     /* the same with every token a sequence of its own, as long as it sees */
 	PAGE_VALUE,                           /* an activation */
 	PAGE_CONSTANT,                        /* a weight as laid out on the device */
 	PAGE_KV,                              /* bytes from a page's start to the cache node's layer */
@@ -179,7 +178,8 @@ struct emit_launch {
 	int narg;
 	unsigned threads;
 	unsigned grid_x, grid_y;              /* grid_x 0: one block a row */
-	bool after;                           /* starts when the kernel before is done, not while it drains */
+	unsigned tile, each;                  /* tile not 0: ceil(rows * each / tile) + sequences blocks */
+	bool singles;                         /* only for steps with sequences of one new token */
 	double weight;                        /* expected compile time */
 	int64_t M, K;                         /* the library's product: args w, x, y and perhaps c */
 	wf_dtype in, out;
@@ -213,6 +213,17 @@ struct emit {
 int  emit_kernel(wf_error *, wf_arena *, const struct emit_opt *, const wf_plan *, const wf_kernel *, int64_t rows,
 		bool single, struct emit_work *);
 const struct cuda_gpu *emit_known_gpu(const char *arch);            /* limits of a chip that is not here; NULL */
+/* For the files that write one kind's pages. */
+int  emit_room(const struct cuda_gpu *, int slots);   /* bytes of shared memory for each of `slots` blocks of a multiprocessor */
+bool emit_is_16bit(wf_dtype);
+int64_t emit_width(const wf_tensor *);                /* values of a row */
+struct emit_launch *emit_add(struct emit *, const char *function);
+int  emit_finish(struct emit *, struct page *, struct emit_launch *, const char *part, const char *skeleton);
+int  emit_refuse(struct emit *, const char *why);     /* -1 */
+
+/* ---- emit_attend.c ---------------------------------------------------------------------------------------- */
+
+int  emit_attend(struct emit *);
 
 /* ---- pages.c: every page a plan needs ----------------------------------------------------------------------- */
 
@@ -361,7 +372,7 @@ struct memory {
 	struct load_item *item;               /* the same, ascending */
 	int nitem;
 	CUdeviceptr *output;                  /* [nout] f32, at the plan's bounds */
-	CUdeviceptr rows, product, unpacked, parts, counters, chosen, workspace, table, token_table;
+	CUdeviceptr rows, product, unpacked, parts, counters, chosen, workspace, table;
 	size_t counter_bytes, table_bytes;
 	CUdeviceptr kv_base[TABLE_MAXCLASS];
 };

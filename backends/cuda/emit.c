@@ -5,25 +5,24 @@
  * made ready in scratch, the bare product, and what follows it row by row. */
 #include "backends/cuda/cuda.h"
 
-#include <math.h>
 #include <string.h>
 
-enum { GEMV_MOST = 4, GEMV_MOST_OTHER = 64, GEMV_TOKENS = 8, DECODE_WARPS = 6, ROWS_THREADS = 256 };
+enum { GEMV_MOST = 4, GEMV_MOST_OTHER = 64, GEMV_TOKENS = 8, ROWS_THREADS = 256 };
 
-/* What a block may use when there are `slots` of it on a multiprocessor; the system keeps 1 KB of each. */
-static int smem_limit(const struct cuda_gpu *gpu, int slots)
+/* The system keeps 1 KB of each block. */
+int emit_room(const struct cuda_gpu *gpu, int slots)
 {
 	int most = gpu->smem_sm / slots - 1024;
 
 	return most < gpu->smem_block ? most : gpu->smem_block;
 }
 
-static bool is_16bit(wf_dtype t)
+bool emit_is_16bit(wf_dtype t)
 {
 	return t == WF_F16 || t == WF_BF16;
 }
 
-static struct emit_launch *add_launch(struct emit *e, const char *function)
+struct emit_launch *emit_add(struct emit *e, const char *function)
 {
 	struct emit_launch *l = &e->work->launch[e->work->n++];
 
@@ -42,7 +41,7 @@ static const char *title(struct emit *e, const char *part)
 	return wf_strdup(e->arena, s);
 }
 
-static int finish(struct emit *e, struct page *p, struct emit_launch *l, const char *part, const char *skeleton)
+int emit_finish(struct emit *e, struct page *p, struct emit_launch *l, const char *part, const char *skeleton)
 {
 	const char *head = title(e, part);
 
@@ -53,7 +52,7 @@ static int finish(struct emit *e, struct page *p, struct emit_launch *l, const c
 	return l->source && l->name ? 0 : wf_fail(e->err, "emit: out of memory");
 }
 
-static int refuse(struct emit *e, const char *why)
+int emit_refuse(struct emit *e, const char *why)
 {
 	return wf_fail(e->err, "cuda: no kernel for %s (kernel %d, %s): %s", e->kernel->anchor->op->name, e->kernel->id,
 		e->kernel->anchor->scope ? e->kernel->anchor->scope : "", why);
@@ -89,7 +88,7 @@ static struct gemv choose_gemv(const struct emit *e, bool mma)
 		for (int warps = 16; warps >= 4; warps /= 2)
 			for (int stages = 80 / warps; stages >= 3; stages--) {
 				int smem = gemv_smem(w, mma, tokens, warps, stages);
-				if (smem <= smem_limit(e->gpu, 1))
+				if (smem <= emit_room(e->gpu, 1))
 					return (struct gemv){tokens, warps, stages, 1, smem};
 			}
 	return (struct gemv){0};
@@ -102,7 +101,7 @@ static int define_gemv(struct emit *e, struct page *p, struct emit_launch *l, co
 
 	page_define(p, "MMA", "%d", mma);
 	if (mma)
-		page_define(p, "MTYPE", "%s", is_16bit(w->dtype) ? page_type(p, w) : act == WF_BF16 ? "bf16" : "half");
+		page_define(p, "MTYPE", "%s", emit_is_16bit(w->dtype) ? page_type(p, w) : act == WF_BF16 ? "bf16" : "half");
 	page_define(p, "TOKENS", "%d", g->tokens);
 	page_define(p, "PASSES", "%d", e->rows <= g->tokens);
 	page_define(p, "WARPS", "%d", g->warps);
@@ -113,13 +112,13 @@ static int define_gemv(struct emit *e, struct page *p, struct emit_launch *l, co
 	l->grid_x = (unsigned)e->gpu->sms;
 	l->weight = 3 + g->tokens;
 	p->tail = page_format(p, "extern \"C\" __device__ int dynamic_smem = GEMV_SMEM;\n"
-		"static_assert(GEMV_SMEM <= %d, \"shared memory\");\n", smem_limit(e->gpu, g->slots));
+		"static_assert(GEMV_SMEM <= %d, \"shared memory\");\n", emit_room(e->gpu, g->slots));
 	return 0;
 }
 
 /* ---- row by row ------------------------------------------------------------------------------------------ */
 
-static int64_t width_of(const wf_tensor *t)
+int64_t emit_width(const wf_tensor *t)
 {
 	int64_t n = 1;
 
@@ -134,7 +133,7 @@ static void spread_rows(struct emit *e, struct emit_launch *l)
 	int64_t widest = 1;
 
 	for (int i = 0; i < e->kernel->nnode; i++)
-		widest = width_of(e->kernel->node[i]) > widest ? width_of(e->kernel->node[i]) : widest;
+		widest = emit_width(e->kernel->node[i]) > widest ? emit_width(e->kernel->node[i]) : widest;
 	int64_t share = widest / (ROWS_THREADS * 8), fill = 2 * e->gpu->sms / (e->rows > 0 ? e->rows : 1);
 	share = share < fill ? share : fill;
 	l->threads = ROWS_THREADS;
@@ -156,16 +155,16 @@ static bool stores_nothing(const struct emit *e)
 
 static int emit_rows(struct emit *e, const char *part, const wf_tensor *anchor, const wf_tensor *result, const char *product)
 {
-	struct emit_launch *l = add_launch(e, "rows");
+	struct emit_launch *l = emit_add(e, "rows");
 	struct page p;
 
 	page_open(&p, e->arena, e->plan, e->kernel);
 	page_define(&p, "PAGE_TOKENS", "%d", e->page_tokens);
 	const char *why = emit_row_hooks(&p, e->kernel, anchor, result, product);
 	if (why)
-		return refuse(e, why);
+		return emit_refuse(e, why);
 	spread_rows(e, l);
-	return finish(e, &p, l, part, "rows.cuh");
+	return emit_finish(e, &p, l, part, "rows.cuh");
 }
 
 /* ---- products -------------------------------------------------------------------------------------------- */
@@ -182,7 +181,7 @@ static bool has_feed(const struct emit *e)
 
 static int try_gemv(struct emit *e, const struct gemv *g, bool mma)
 {
-	struct emit_launch *l = add_launch(e, "gemv");
+	struct emit_launch *l = emit_add(e, "gemv");
 	struct page p;
 
 	page_open(&p, e->arena, e->plan, e->kernel);
@@ -191,18 +190,18 @@ static int try_gemv(struct emit *e, const struct gemv *g, bool mma)
 		return 1;
 	}
 	define_gemv(e, &p, l, g, mma);
-	return finish(e, &p, l, "", "gemv.cuh");
+	return emit_finish(e, &p, l, "", "gemv.cuh");
 }
 
 static int plain_gemv(struct emit *e, const struct gemv *g, bool mma)
 {
-	struct emit_launch *l = add_launch(e, "gemv");
+	struct emit_launch *l = emit_add(e, "gemv");
 	struct page p;
 
 	page_open(&p, e->arena, e->plan, e->kernel);
 	emit_plain_hooks(&p, e->kernel, has_feed(e));
 	define_gemv(e, &p, l, g, mma);
-	return finish(e, &p, l, "-plain", "gemv.cuh");
+	return emit_finish(e, &p, l, "-plain", "gemv.cuh");
 }
 
 static int emit_apart(struct emit *e, int (*product)(struct emit *, const struct gemv *, bool), const struct gemv *g, bool mma,
@@ -210,8 +209,8 @@ static int emit_apart(struct emit *e, int (*product)(struct emit *, const struct
 {
 	const wf_tensor *anchor = e->kernel->anchor;
 
-	e->work->row_bytes = has_feed(e) ? width_of(anchor->in[1]) * wf_dtypes[anchor->in[1]->dtype].bytes : 0;
-	e->work->product_bytes = width_of(anchor) * (!strcmp(type, "float") ? 4 : 2);
+	e->work->row_bytes = has_feed(e) ? emit_width(anchor->in[1]) * wf_dtypes[anchor->in[1]->dtype].bytes : 0;
+	e->work->product_bytes = emit_width(anchor) * (!strcmp(type, "float") ? 4 : 2);
 	return (has_feed(e) && emit_rows(e, "-feed", anchor, anchor->in[1], type)) || product(e, g, mma) ||
 		emit_rows(e, "-after", anchor, NULL, type) ? -1 : 0;
 }
@@ -244,7 +243,7 @@ static const wf_tensor *only_sum(const struct emit *e, const wf_tensor **other)
 	if (!sum || e->plan->value[anchor->id].stored || page_is_output(e->plan, sum))
 		return NULL;
 	*other = sum->in[sum->in[0] == anchor];
-	return *other != anchor && !(*other)->constant && width_of(*other) == width_of(anchor) &&
+	return *other != anchor && !(*other)->constant && emit_width(*other) == emit_width(anchor) &&
 		e->plan->value[(*other)->id].kernel != e->kernel->id && (*other)->dtype == sum->dtype &&
 		!page_is_output(e->plan, *other) ? sum : NULL;
 }
@@ -265,7 +264,7 @@ static const wf_tensor *behind_views(const struct emit *e, const wf_tensor *t)
 static int emit_unpack(struct emit *e)
 {
 	const wf_tensor *w = e->kernel->anchor->in[0];
-	struct emit_launch *l = add_launch(e, "rows");
+	struct emit_launch *l = emit_add(e, "rows");
 	struct page p;
 
 	page_open(&p, e->arena, e->plan, e->kernel);
@@ -274,14 +273,14 @@ static int emit_unpack(struct emit *e)
 	l->grid_x = (unsigned)w->dim[0];
 	l->weight = 1;
 	e->work->unpacked_bytes = w->dim[0] * w->dim[1] * wf_dtypes[e->kernel->anchor->in[1]->dtype].bytes;
-	return finish(e, &p, l, "-unpack", "rows.cuh");
+	return emit_finish(e, &p, l, "-unpack", "rows.cuh");
 }
 
 /* Where the result goes at once, when nothing but a sum with a residual follows; else scratch. */
 static int emit_library(struct emit *e, const wf_tensor *sum, const wf_tensor *other)
 {
 	const wf_tensor *anchor = e->kernel->anchor, *w = anchor->in[0], *x = anchor->in[1];
-	struct emit_launch *l = add_launch(e, "cublasLt");
+	struct emit_launch *l = emit_add(e, "cublasLt");
 	struct page p;
 
 	page_open(&p, e->arena, e->plan, e->kernel);
@@ -311,8 +310,8 @@ static int emit_many(struct emit *e)
 	const wf_tensor *anchor = e->kernel->anchor, *w = anchor->in[0], *x = anchor->in[1], *other = NULL;
 	const wf_tensor *sum = only_sum(e, &other);
 
-	e->work->row_bytes = has_feed(e) ? width_of(x) * wf_dtypes[x->dtype].bytes : 0;
-	e->work->product_bytes = width_of(anchor) * wf_dtypes[x->dtype].bytes;
+	e->work->row_bytes = has_feed(e) ? emit_width(x) * wf_dtypes[x->dtype].bytes : 0;
+	e->work->product_bytes = emit_width(anchor) * wf_dtypes[x->dtype].bytes;
 	if (has_feed(e) && emit_rows(e, "-feed", anchor, x, NULL))
 		return -1;
 	if (w->dtype != x->dtype && emit_unpack(e))
@@ -326,131 +325,15 @@ static int emit_many(struct emit *e)
 /* Reading weights of its own type twice costs more than the library does; others it cannot read. */
 static int emit_dot(struct emit *e)
 {
-	bool mma = is_16bit(e->plan->g->act), readable = e->kernel->anchor->in[0]->dtype == e->kernel->anchor->in[1]->dtype;
+	bool mma = emit_is_16bit(e->plan->g->act), readable = e->kernel->anchor->in[0]->dtype == e->kernel->anchor->in[1]->dtype;
 	struct gemv g = choose_gemv(e, mma);
 
 	if (e->rows > (readable ? GEMV_MOST : GEMV_MOST_OTHER))
 		return emit_many(e);
 	if (!g.tokens)
-		return refuse(e, "its rows do not fit shared memory");
+		return emit_refuse(e, "its rows do not fit shared memory");
 	int failed = try_gemv(e, &g, mma);
 	return failed > 0 ? emit_apart(e, plain_gemv, &g, mma, "float") : failed;
-}
-
-/* ---- attention ---------------------------------------------------------------------------------------------- */
-
-static double attribute(const wf_tensor *t, const char *name)
-{
-	return t->attr[wf_attr_index(t->op, name)];
-}
-
-struct decode { int warps, stages, slots, smem, work_floats, units; };
-
-static struct decode count_decode(const wf_tensor *t, int warps, int stages)
-{
-	const wf_tensor *kv = t->in[1];
-	int64_t kdim = wf_last(kv->in[0]), vdim = wf_last(kv->in[1]), bytes = wf_dtypes[kv->dtype].bytes;
-	int group = (int)(t->in[0]->dim[1] / kv->dim[1]), tiles = group > 8 ? 2 : 1;
-	int splits = (group + tiles * 8 - 1) / (tiles * 8), heads = group < tiles * 8 ? group : tiles * 8;
-	int64_t krow = ((kdim + 15) / 16 * bytes | 1) * 16, vrow = ((vdim + 15) / 16 * bytes | 1) * 16;
-	int64_t parts = warps * stages * 16 * (krow + vrow), word = parts + warps * heads * (vdim + 2) * 4;
-
-	return (struct decode){.warps = warps, .stages = stages, .smem = (int)word + 16,
-		.work_floats = (int)(2 * heads * (vdim + 2)), .units = (int)kv->dim[1] * splits};
-}
-
-static struct decode choose_decode(const struct emit *e)
-{
-	for (int slots = 2; slots > 0; slots--)
-		for (int warps = DECODE_WARPS; warps >= 2; warps--) {
-			struct decode d = count_decode(e->kernel->anchor, warps, 2);
-			d.slots = slots;
-			if (d.smem <= smem_limit(e->gpu, slots))
-				return d;
-		}
-	return (struct decode){0};
-}
-
-static void define_attend(struct emit *e, struct page *p)
-{
-	const wf_tensor *t = e->kernel->anchor, *q = t->in[0], *kv = t->in[1];
-	double scale = attribute(t, "scale"), heads = attribute(t, "nhead");
-
-	page_define(p, "HEADS", "%lld", (long long)q->dim[1]);
-	page_define(p, "KVHEADS", "%lld", (long long)kv->dim[1]);
-	page_define(p, "KDIM", "%lld", (long long)wf_last(kv->in[0]));
-	page_define(p, "VDIM", "%lld", (long long)wf_last(kv->in[1]));
-	page_define(p, "PAGE", "%d", e->page_tokens);
-	page_define(p, "KV_CLASS", "%d", page_class(e->plan, kv));
-	page_define(p, "KVTYPE", "%s", page_type(p, kv));
-	page_define(p, "XTYPE", "%s", page_type(p, q));
-	page_define(p, "QSTRIDE", "%lld", (long long)width_of(q));
-	page_define(p, "SCALE", "%s", page_number(p, scale > 0 ? scale : 1 / sqrt((double)wf_last(q))));
-	page_define(p, "WINDOW", "%d", (int)attribute(t, "window"));
-	page_define(p, "SOFTCAP", "%s", page_number(p, attribute(t, "softcap")));
-	page_define(p, "ALIBI", "%s", page_number(p, attribute(t, "alibi")));
-	page_define(p, "NHEAD", "%d", (int)(heads > 0 ? heads : (double)q->dim[1]));
-	page_define(p, "HEAD0", "%d", (int)attribute(t, "head0"));
-	page_define(p, "SINKS", "%d", t->nin > 3);
-	page_define(p, "MMA", "%d", is_16bit(kv->dtype) && is_16bit(e->plan->g->act));
-	page_define(p, "ARGS", "1");
-	page_pointer(p, e->single ? PAGE_TABLE : PAGE_TOKEN_TABLE, NULL, "const struct table *", "table");
-	page_pointer(p, PAGE_VALUE, q, "const XTYPE *", "q");
-	page_pointer(p, PAGE_VALUE, t, "XTYPE *", "y");
-	page_pointer(p, PAGE_KV, kv, "wide", "layer");
-	page_pointer(p, PAGE_PARTS, NULL, "float *", "work");
-	page_pointer(p, PAGE_COUNTERS, NULL, "unsigned *", "counter");
-	if (t->nin > 3)
-		page_pointer(p, PAGE_CONSTANT, t->in[3], page_format(p, "const %s *", page_type(p, t->in[3])), "sinks");
-}
-
-static const char *attend_blocker(const struct emit *e)
-{
-	const wf_tensor *t = e->kernel->anchor, *kv = t->in[1];
-	int64_t kdim = wf_last(kv->in[0]), vdim = wf_last(kv->in[1]);
-
-	if (e->kernel->nnode > 1)
-		return "it is joined with other ops";
-	if (kdim % 8 || vdim % 8 || kdim > 256 || vdim > 256)
-		return "heads must be multiples of 8 up to 256";
-	if (e->page_tokens % 16)
-		return "pages must be multiples of 16 tokens";
-	if (t->in[0]->dtype != t->dtype || page_is_output(e->plan, t))
-		return "queries and results of different types";
-	return NULL;
-}
-
-static int emit_decode(struct emit *e)
-{
-	struct emit_launch *l = add_launch(e, "attend_decode");
-	struct decode d = choose_decode(e);
-	struct page p;
-
-	if (!d.warps)
-		return refuse(e, "its keys do not fit shared memory");
-	page_open(&p, e->arena, e->plan, e->kernel);
-	define_attend(e, &p);
-	page_define(&p, "WARPS", "%d", d.warps);
-	page_define(&p, "STAGES", "%d", d.stages);
-	page_define(&p, "SLOTS", "%d", d.slots);
-	p.tail = page_format(&p, "extern \"C\" __device__ int dynamic_smem = DECODE_SMEM;\nstatic_assert(DECODE_SMEM <= %d && "
-		"WORK_FLOATS == %d && HEAD_UNITS == %d, \"the host's count\");\n", smem_limit(e->gpu, d.slots), d.work_floats, d.units);
-	l->threads = (unsigned)d.warps * 32;
-	l->grid_x = (unsigned)e->gpu->sms;
-	l->weight = 6;
-	l->after = !e->single;                /* it asks for pages early, but for the one of the newest token */
-	e->work->part_bytes = (int64_t)e->gpu->sms * d.work_floats * 4;
-	e->work->counters = e->rows * d.units;
-	return finish(e, &p, l, "", "attend_decode.cuh");
-}
-
-static int emit_attend(struct emit *e)
-{
-	const char *why = attend_blocker(e);
-
-	if (why)
-		return refuse(e, why);
-	return emit_decode(e);                /* of several tokens of a sequence: each as one of its own */
 }
 
 /* ---- all kinds ------------------------------------------------------------------------------------------------ */
@@ -471,7 +354,7 @@ int emit_kernel(wf_error *err, wf_arena *arena, const struct emit_opt *opt, cons
 
 	*work = (struct emit_work){0};
 	if (without_text(kernel))
-		return refuse(&e, wf_format(arena, "op %s has no CUDA text", without_text(kernel)->op->name));
+		return emit_refuse(&e, wf_format(arena, "op %s has no CUDA text", without_text(kernel)->op->name));
 	switch (kernel->kind) {
 	case WF_DOT:
 		return emit_dot(&e);
@@ -482,7 +365,7 @@ int emit_kernel(wf_error *err, wf_arena *arena, const struct emit_opt *opt, cons
 	case WF_MOVE:
 		return stores_nothing(&e) ? 0 : emit_rows(&e, "", NULL, NULL, NULL);
 	default:
-		return refuse(&e, "the backend has none of its kind");
+		return emit_refuse(&e, "the backend has none of its kind");
 	}
 }
 

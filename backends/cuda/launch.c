@@ -23,15 +23,26 @@ static int launch_library(struct cuda_exec *e, const wf_kernel *kernel, const st
 	return blas_matmul(e->base.err, e->blas, e->stream, &shape, arg[0], arg[1], arg[3], arg[2]);
 }
 
-static int launch_page(struct cuda_exec *e, const wf_kernel *kernel, const struct emit_launch *l, int program, int64_t rows)
+/* What decides which kernels run, on how many blocks. */
+struct extent {
+	int64_t bound[3];                     /* tokens, sequences, rows */
+	int singles;                          /* sequences of one new token */
+};
+
+static unsigned blocks_of(const struct emit_launch *l, int64_t rows, const struct extent *x)
+{
+	return (unsigned)(l->tile ? (rows * l->each + l->tile - 1) / l->tile + x->bound[1] : l->grid_x ? l->grid_x : rows);
+}
+
+static int launch_page(struct cuda_exec *e, const wf_kernel *kernel, const struct emit_launch *l, int program, unsigned blocks)
 {
 	uint64_t arg[PAGE_MAXARG];
 	void *params[] = {arg};
 	CUlaunchAttribute dependent = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
 		.value = {.programmaticStreamSerializationAllowed = 1}};
-	CUlaunchConfig config = {.gridDimX = l->grid_x ? l->grid_x : (unsigned)rows, .gridDimY = l->grid_y, .gridDimZ = 1,
+	CUlaunchConfig config = {.gridDimX = blocks, .gridDimY = l->grid_y, .gridDimZ = 1,
 		.blockDimX = l->threads, .blockDimY = 1, .blockDimZ = 1, .sharedMemBytes = e->module[program].smem, .hStream = e->stream,
-		.attrs = &dependent, .numAttrs = e->gpu.major >= 9 && !l->after && !e->opt.sync && !e->opt.profile};
+		.attrs = &dependent, .numAttrs = e->gpu.major >= 9 && !e->opt.sync && !e->opt.profile};
 
 	for (int i = 0; i < l->narg; i++)
 		arg[i] = memory_resolve(e, kernel, &l->arg[i]);
@@ -56,17 +67,19 @@ static int wait_for(struct cuda_exec *e, const wf_kernel *kernel, const struct e
 		kernel->anchor->scope ? kernel->anchor->scope : "the model", l->name, err.text);
 }
 
-static int run_kernel(struct cuda_exec *e, int k, const int64_t bound[3], bool single)
+static int run_kernel(struct cuda_exec *e, int k, const struct extent *x)
 {
 	const wf_kernel *kernel = &e->base.plan->kernel[k];
-	int64_t rows = rows_of(kernel, bound);
-	const struct variant *v = rows ? pages_pick(&e->pages.kernel[k], rows, single) : NULL;
+	int64_t rows = rows_of(kernel, x->bound);
+	const struct variant *v = rows ? pages_pick(&e->pages.kernel[k], rows, x->singles == x->bound[0]) : NULL;
 
 	if (rows && !v)
 		return wf_fail(e->base.err, "cuda: kernel %d has no variant for %lld rows", k, (long long)rows);
 	for (int i = 0; v && i < v->work.n; i++) {
 		const struct emit_launch *l = &v->work.launch[i];
-		if (l->source ? launch_page(e, kernel, l, v->program[i], rows) : launch_library(e, kernel, l, rows))
+		if (l->singles && !x->singles)
+			continue;
+		if (l->source ? launch_page(e, kernel, l, v->program[i], blocks_of(l, rows, x)) : launch_library(e, kernel, l, rows))
 			return -1;
 		if (e->opt.sync && wait_for(e, kernel, l))
 			return -1;
@@ -74,25 +87,25 @@ static int run_kernel(struct cuda_exec *e, int k, const int64_t bound[3], bool s
 	return 0;
 }
 
-static int run_pick(struct cuda_exec *e, const int64_t bound[3])
+static int run_pick(struct cuda_exec *e, int64_t rows)
 {
 	const struct pages *p = &e->pages;
 
-	return p->head < 0 || !bound[2] ? 0 :
-		launch_page(e, &e->base.plan->kernel[p->head], &p->pick, p->pick_program, bound[2]);
+	return p->head < 0 || !rows ? 0 :
+		launch_page(e, &e->base.plan->kernel[p->head], &p->pick, p->pick_program, (unsigned)rows);
 }
 
-static int run_all(struct cuda_exec *e, const int64_t bound[3], bool single)
+static int run_all(struct cuda_exec *e, const struct extent *x)
 {
 	if (e->mark && CU(e->base.err, cuEventRecord(e->mark[0], e->stream)))
 		return -1;
 	for (int k = 0; k < e->base.plan->nkernel; k++) {
-		if (run_kernel(e, k, bound, single))
+		if (run_kernel(e, k, x))
 			return -1;
 		if (e->mark && CU(e->base.err, cuEventRecord(e->mark[k + 1], e->stream)))
 			return -1;
 	}
-	return run_pick(e, bound);
+	return run_pick(e, x->bound[2]);
 }
 
 static int read_marks(struct cuda_exec *e)
@@ -116,12 +129,12 @@ static int read_marks(struct cuda_exec *e)
 static int capture(struct cuda_exec *e, struct bucket *b)
 {
 	const struct wf_plan_opt *most = &e->base.plan->opt;
-	int64_t bound[3] = {b->n, b->n < most->max_seqs ? b->n : most->max_seqs, b->n < most->max_rows ? b->n : most->max_rows};
+	struct extent x = {{b->n, b->n < most->max_seqs ? b->n : most->max_seqs, b->n < most->max_rows ? b->n : most->max_rows}, (int)b->n};
 	CUgraph graph = NULL;
 
-	if (run_all(e, bound, true) || CU(e->base.err, cuStreamBeginCapture(e->stream, CU_STREAM_CAPTURE_MODE_RELAXED)))
+	if (run_all(e, &x) || CU(e->base.err, cuStreamBeginCapture(e->stream, CU_STREAM_CAPTURE_MODE_RELAXED)))
 		return -1;
-	int failed = run_all(e, bound, true);
+	int failed = run_all(e, &x);
 	failed |= CU(e->base.err, cuStreamEndCapture(e->stream, &graph));
 	if (!failed)
 		failed = CU(e->base.err, cuGraphInstantiate(&b->graph, graph, 0)) ||
@@ -244,11 +257,13 @@ void launch_close(struct cuda_exec *e)
 int launch_step(struct cuda_exec *e, const wf_batch *b)
 {
 	const struct bucket *bucket = find_bucket(e, b);
-	int64_t bound[3] = {b->ntoken, b->nseq, b->nrow};
+	struct extent x = {.bound = {b->ntoken, b->nseq, b->nrow}};
 
 	if (bucket)
 		return CU(e->base.err, cuGraphLaunch(bucket->graph, e->stream));
-	return run_all(e, bound, b->ntoken == b->nseq) || read_marks(e) ? -1 : 0;
+	for (int s = 0; s < b->nseq; s++)
+		x.singles += b->seq_start[s + 1] - b->seq_start[s] == 1;
+	return run_all(e, &x) || read_marks(e) ? -1 : 0;
 }
 
 #endif

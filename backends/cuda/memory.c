@@ -93,7 +93,6 @@ static int lay_out_work(struct cuda_exec *e)
 	m->counters = take(&at, n.counters);
 	m->chosen = take(&at, (size_t)plan->opt.max_rows * 4);
 	m->workspace = n.library ? take(&at, CUDA_WORKSPACE) : 0;
-	m->token_table = take(&at, sizeof(struct table));
 	m->table_bytes = bind_bytes(plan, e->opt.slab);
 	m->table = take(&at, m->table_bytes);
 	m->work_bytes = at;
@@ -150,7 +149,6 @@ static int allocate(struct cuda_exec *e)
 	m->chosen += m->work;
 	m->workspace = m->workspace ? m->workspace + m->work : 0;
 	m->table += m->work;
-	m->token_table += m->work;
 	return CU(e->base.err, cuMemsetD8Async(m->table, 0, m->table_bytes, e->stream)) ||
 		(m->counter_bytes && CU(e->base.err, cuMemsetD8Async(m->counters, 0, m->counter_bytes, e->stream))) ? -1 : 0;
 }
@@ -200,7 +198,6 @@ uint64_t memory_resolve(const struct cuda_exec *e, const wf_kernel *kernel, cons
 
 	switch (arg->from) {
 	case PAGE_TABLE:    return m->table;
-	case PAGE_TOKEN_TABLE: return m->token_table;
 	case PAGE_VALUE:    return value_at(e, page_arg_tensor(kernel, arg));
 	case PAGE_CONSTANT: return m->constant[page_arg_tensor(kernel, arg)->id];
 	case PAGE_KV:       return layer_at(e, page_arg_tensor(kernel, arg));
