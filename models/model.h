@@ -106,7 +106,7 @@ bool   safetensors_find(const safetensors *, const char *name, struct wf_blob *)
 
 /* ---- files/config.c: hyper-parameters, from config.json or GGUF metadata ----------------------- */
 
-enum wf_rope_scaling { WF_ROPE_PLAIN, WF_ROPE_LINEAR, WF_ROPE_LLAMA3, WF_ROPE_YARN, WF_ROPE_LONG };
+enum wf_rope_scaling { WF_ROPE_PLAIN, WF_ROPE_LINEAR, WF_ROPE_LLAMA3, WF_ROPE_YARN, WF_ROPE_LONG, WF_ROPE_DYNAMIC };
 
 /* One field per fact, 0 or NULL when the model has none.  Filled by the tables in files/config.c and
  * the family's own rows, each with a range. */
@@ -115,6 +115,7 @@ struct wf_config {
 	const char *name;                     /* the model's own name, may be NULL */
 	bool gguf;                            /* read from GGUF: rows permuted, norms pre-added as GGUF does */
 	int64_t vocab, dim, nlayer, nhead, nkv, hdim, vdim, ffn, ctx;
+	int64_t opened;                       /* tokens a sequence may reach in graphs made now: the caller's to set; 0: ctx */
 	int act;                              /* enum wf_activation */
 	double eps;
 	bool tied;                            /* the head is the embedding */

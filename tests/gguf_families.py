@@ -165,6 +165,9 @@ def write_rope(w, c):
         w.add_rope_dimension_count(int(c.hdim * partial))
     if c.arch not in ("bloom", "gpt2"):
         w.add_rope_freq_base(r.get("rope_theta", 10000.0) * (c("rope_ratio") or 1))
+    local = (c.c.get("rope_parameters") or {}).get("sliding_attention")
+    if local and local["rope_theta"] != 10000:
+        w.add_rope_freq_base_swa(local["rope_theta"])
     kind = r.get("rope_type", "default")
     if kind in ("linear", "yarn"):
         w.add_rope_scaling_type(gguf.RopeScalingType(kind))
@@ -176,7 +179,6 @@ def write_rope(w, c):
     if kind == "longrope":
         orig, now = c("original_max_position_embeddings"), c("max_position_embeddings")
         w.add_rope_scaling_orig_ctx_len(orig)
-        w.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE)
         scale = now / orig
         w.add_rope_scaling_attn_factors(1.0 if scale <= 1 else float(np.sqrt(1 + np.log(scale) / np.log(orig))))
 
@@ -216,7 +218,7 @@ def write_heads(w, c):
             w.add_value_length_mla(c("v_head_dim"))
         return
     w.add_head_count_kv(c.kv)
-    if c.hdim != c.dim // c.heads:
+    if c.hdim != c.dim // c.heads or c.arch in ("gemma2", "gemma3"):
         w.add_key_length(c.hdim)
         w.add_value_length(c.hdim)
 
@@ -252,8 +254,41 @@ def default_pattern(c):
     return [(l + 1) % period != 0 for l in range(c.layers)] if period else None
 
 
+ACTIVATION = {"gpt2": "gelu_new", "gptneox": "gelu", "falcon": "gelu", "starcoder2": "gelu_pytorch_tanh", "gemma2": "gelu_pytorch_tanh",
+              "gemma3": "gelu_pytorch_tanh"}
+
+
+def unsaid(c):
+    """What this model has and GGUF has no key for: readers take what the family's released models have."""
+    act = c("hidden_activation", "hidden_act", "activation_function", "activation")
+    rope = c.rope
+    wrong = {
+        "activation": c.arch != "bloom" and act not in (None, ACTIVATION.get(c.arch, "silu")),
+        "query_pre_attn_scalar": c("query_pre_attn_scalar") not in (None, c.hdim),
+        "no soft cap": c.arch == "gemma2" and not (c("attn_logit_softcapping") and c("final_logit_softcapping")),
+        "an own head": c.arch in ("gemma2", "gemma3") and not c("tie_word_embeddings"),
+        "norm_topk_prob": c.arch == "qwen3moe" and not c("norm_topk_prob"),
+        "dense layers": bool(c("mlp_only_layers")) or (c("decoder_sparse_step") or 1) > 1,
+        "rope_interleave": c("rope_interleave") is False,
+        "two mscales": rope.get("mscale") != rope.get("mscale_all_dim"),
+        "dynamic rope": rope.get("rope_type") == "dynamic",
+        "rope's own keys": c.arch != "gpt-oss" and rope.get("rope_type") == "yarn" and c.arch != "deepseek2",
+        "llama3 rope": rope.get("rope_type") == "llama3" and c.arch != "llama",
+        "truncate": rope.get("truncate") is True,
+        "windows of later layers": bool(c("use_sliding_window")),
+        "one after the other": c.arch == "falcon" and not (c("parallel_attn") or c("new_decoder_architecture")),
+        "norms before or after": c("apply_residual_connection_post_layernorm") is True,
+        "keys by head": c("multi_query_attention") is False,
+        "linear biases": c.arch == "chatglm" and c("add_bias_linear") is True,
+    }
+    return [k for k, v in wrong.items() if v]
+
+
 def main():
     c = Config(sys.argv[1])
+    if unsaid(c):
+        print("GGUF cannot say: " + ", ".join(unsaid(c)))
+        sys.exit(3)
     tensors = load(sys.argv[1] + "/model.safetensors")
     w = gguf.GGUFWriter(sys.argv[2], c.arch)
     write_metadata(w, c)

@@ -6,7 +6,7 @@ Writes FOLDER/FAMILY-N with config.json, model.safetensors and golden.safetensor
 build/tests/golden or `weft verify`.  Shapes, biases, ties, windows and rotation are drawn at random.
 Needs torch and transformers; no test depends on it.
 """
-import json, os, random, sys
+import json, os, random, sys, types
 import torch
 import transformers
 from safetensors.torch import save_file, load_file
@@ -41,7 +41,7 @@ def usual(window=False, free_head=True, **more):
     return c
 
 
-def types(c, period=2):
+def mixed(c):
     n = c["num_hidden_layers"]
     c["layer_types"] = [R.choice(["full_attention", "sliding_attention"]) for _ in range(n)]
     return c
@@ -52,9 +52,9 @@ def yarn(c):
                 **R.choice([{}, {"beta_fast": 16.0, "beta_slow": 2.0}, {"attention_factor": 1.3}, {"mscale": 1.0, "mscale_all_dim": 0.7}]))
 
 
-def llama():
-    c = usual(attention_bias=flip(), mlp_bias=flip())
-    kind = R.choice(["default", "linear", "llama3", "yarn"])
+def scaled(c):
+    """One of the ways to stretch rotation, where a family leaves it open."""
+    kind = R.choice(["default", "linear", "llama3", "yarn", "dynamic"])
     if kind == "linear":
         c["rope_parameters"].update(rope_type="linear", factor=4.0)
     if kind == "llama3":
@@ -62,11 +62,17 @@ def llama():
                                     original_max_position_embeddings=32)
     if kind == "yarn":
         c["rope_parameters"] = yarn(c)
-    return transformers.LlamaConfig(**c)
+    if kind == "dynamic":
+        c["rope_parameters"].update(rope_type="dynamic", factor=R.choice([2.0, 4.0]))
+    return c
+
+
+def llama():
+    return transformers.LlamaConfig(**scaled(usual(free_head=flip(), attention_bias=flip(), mlp_bias=flip())))
 
 
 def mistral():
-    return transformers.MistralConfig(**usual(window=True))
+    return transformers.MistralConfig(**scaled(usual(window=True)))
 
 
 def moe(**more):
@@ -80,14 +86,17 @@ def mixtral():
 
 
 def qwen2():
-    c = usual(free_head=False)
+    c = scaled(usual(free_head=False))
     if flip():
         c.update(use_sliding_window=True, sliding_window=20, max_window_layers=R.choice([0, 1]))
     return transformers.Qwen2Config(**c)
 
 
 def qwen3():
-    return transformers.Qwen3Config(**usual(attention_bias=flip()))
+    c = scaled(usual(attention_bias=flip()))
+    if flip():
+        c.update(use_sliding_window=True, sliding_window=20, max_window_layers=R.choice([0, 1]))
+    return transformers.Qwen3Config(**c)
 
 
 def qwen3_moe():
@@ -95,18 +104,20 @@ def qwen3_moe():
     c = usual(num_experts=n, attention_bias=flip(), **more)
     if flip() and c["num_hidden_layers"] > 1:
         c["mlp_only_layers"] = [1]
+    elif flip():
+        c["decoder_sparse_step"] = 2
     return transformers.Qwen3MoeConfig(**c)
 
 
 def gemma2():
-    c = types(usual(sliding_window=R.choice([8, 20]), query_pre_attn_scalar=R.choice([8, 24, 144]),
+    c = mixed(usual(sliding_window=R.choice([8, 20]), query_pre_attn_scalar=R.choice([8, 24, 144]),
                     attn_logit_softcapping=R.choice([None, 5.0, 50.0]), final_logit_softcapping=R.choice([None, 3.0, 30.0]),
                     hidden_activation="gelu_pytorch_tanh", attention_bias=flip()))
     return transformers.Gemma2Config(**c)
 
 
 def gemma3():
-    c = types(usual(sliding_window=R.choice([8, 20]), query_pre_attn_scalar=R.choice([8, 24, 168]),
+    c = mixed(usual(sliding_window=R.choice([8, 20]), query_pre_attn_scalar=R.choice([8, 24, 168]),
                     hidden_activation="gelu_pytorch_tanh", attention_bias=flip()))
     full = R.choice([{"rope_type": "default", "rope_theta": 1e6}, {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e5}])
     c["rope_parameters"] = {"full_attention": full, "sliding_attention": {"rope_type": "default", "rope_theta": 1e3}}
@@ -164,7 +175,7 @@ def phi3():
     if flip():
         n = int(hdim * c["rope_parameters"]["partial_rotary_factor"]) // 2
         c["max_position_embeddings"] = 256
-        c["original_max_position_embeddings"] = 256 if flip() else 4
+        c["original_max_position_embeddings"] = R.choice([256, 4, 46])
         c["rope_parameters"].update(rope_type="longrope", long_factor=[1.0 + R.random() for _ in range(n)],
                                     short_factor=[1.0 + R.random() / 4 for _ in range(n)],
                                     original_max_position_embeddings=c["original_max_position_embeddings"])
@@ -172,7 +183,7 @@ def phi3():
 
 
 def olmo2():
-    return transformers.Olmo2Config(**usual(free_head=False, attention_bias=flip()))
+    return transformers.Olmo2Config(**scaled(usual(free_head=False, attention_bias=flip())))
 
 
 def glm4():
@@ -212,7 +223,7 @@ def deepseek_v2():
 
 
 def gpt_oss():
-    c = types(usual(sliding_window=R.choice([8, 20]), num_local_experts=R.choice([3, 6]), num_experts_per_tok=R.choice([1, 2, 3]),
+    c = mixed(usual(sliding_window=R.choice([8, 20]), num_local_experts=R.choice([3, 6]), num_experts_per_tok=R.choice([1, 2, 3]),
                     attention_bias=True))
     c["rope_parameters"] = dict(rope_type="yarn", factor=R.choice([4.0, 32.0]), original_max_position_embeddings=64,
                                 rope_theta=150000.0, beta_fast=32.0, beta_slow=1.0, truncate=flip())
@@ -220,7 +231,7 @@ def gpt_oss():
 
 
 def starcoder2():
-    c = usual(window=True, free_head=False, use_bias=flip(), norm_epsilon=1e-5)
+    c = scaled(usual(window=True, free_head=False, use_bias=flip(), norm_epsilon=1e-5))
     c.pop("rms_norm_eps")
     return transformers.Starcoder2Config(**c)
 
@@ -232,9 +243,104 @@ def stablelm():
     return transformers.StableLmConfig(**c)
 
 
+class Named(torch.nn.ParameterDict):
+    """Parameters under names with dots, which torch keeps for itself."""
+    def _key_to_attr(self, key):
+        return key.replace(".", "/")
+
+    def _attr_to_key(self, attr):
+        return attr.replace("/", ".")
+
+
+class ChatGLM(torch.nn.Module):
+    """ChatGLM2 and 3 from their papers and weights' names: transformers ships no code for them."""
+    def __init__(self):
+        super().__init__()
+        self.heads, self.groups = R.choice([(4, 2), (6, 2), (4, 1), (3, 3), (8, 4)])
+        self.multi, self.hdim = flip(), R.choice([16, 32, 64])
+        self.kv = self.groups if self.multi else self.heads
+        self.dim, self.ffn, self.layers = R.choice([32, 48, 72]), R.choice([40, 88]), 2
+        self.bias, self.qkv_bias, self.ratio = flip(), flip(), R.choice([1, 1, 16])
+        self.p = Named()
+        ones, qkv = torch.ones(self.dim), (self.heads + 2 * self.kv) * self.hdim
+        self.add("transformer.embedding.word_embeddings", VOCAB, False)
+        for i in range(self.layers):
+            at = f"transformer.encoder.layers.{i}."
+            self.p[at + "input_layernorm.weight"] = torch.nn.Parameter(ones.clone())
+            self.p[at + "post_attention_layernorm.weight"] = torch.nn.Parameter(ones.clone())
+            self.add(at + "self_attention.query_key_value", qkv, self.bias or self.qkv_bias)
+            self.add(at + "self_attention.dense", self.dim, self.bias, self.heads * self.hdim)
+            self.add(at + "mlp.dense_h_to_4h", 2 * self.ffn, self.bias)
+            self.add(at + "mlp.dense_4h_to_h", self.dim, self.bias, self.ffn)
+        self.p["transformer.encoder.final_layernorm.weight"] = torch.nn.Parameter(ones.clone())
+        self.add("transformer.output_layer", VOCAB, False)
+
+    def add(self, name, rows, bias, cols=None):
+        self.p[name + ".weight"] = torch.nn.Parameter(torch.zeros(rows, cols or self.dim))
+        if bias:
+            self.p[name + ".bias"] = torch.nn.Parameter(torch.zeros(rows))
+
+    def tie_weights(self):
+        pass
+
+    def linear(self, x, name):
+        bias = name + ".bias"
+        return torch.nn.functional.linear(x, self.p[name + ".weight"], self.p[bias] if bias in self.p else None)
+
+    def norm(self, x, name):
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5) * self.p[name + ".weight"]
+
+    def rotate(self, x):
+        """Neighbouring pairs of a head's first half: x is [heads, T, hdim]."""
+        n = self.hdim // 2
+        freqs = 1.0 / (10000.0 * self.ratio) ** (torch.arange(0, n, 2).float() / n)
+        angle = torch.outer(torch.arange(x.shape[1]).float(), freqs)
+        a, b = x[..., :n:2], x[..., 1:n:2]
+        turned = torch.stack([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1).flatten(-2)
+        return torch.cat([turned, x[..., n:]], -1)
+
+    def attention(self, x, at):
+        T, nq, nk = x.shape[0], self.heads * self.hdim, self.kv * self.hdim
+        mixed = self.linear(x, at + "self_attention.query_key_value")
+        if self.multi:
+            q, k, v = mixed.split([nq, nk, nk], -1)
+        else:
+            q, k, v = mixed.view(T, self.heads, 3, self.hdim).unbind(2)
+        q, k, v = (t.reshape(T, -1, self.hdim).transpose(0, 1) for t in (q, k, v))
+        k, v = (t.repeat_interleave(self.heads // self.kv, 0) for t in (self.rotate(k), v))
+        scores = self.rotate(q) @ k.transpose(1, 2) / self.hdim ** 0.5
+        scores = scores.masked_fill(torch.ones(T, T).triu(1).bool(), float("-inf")).softmax(-1)
+        return self.linear((scores @ v).transpose(0, 1).reshape(T, nq), at + "self_attention.dense")
+
+    def forward(self, ids, use_cache=False):
+        x = self.p["transformer.embedding.word_embeddings.weight"][ids[0]]
+        for i in range(self.layers):
+            at = f"transformer.encoder.layers.{i}."
+            x = x + self.attention(self.norm(x, at + "input_layernorm"), at)
+            gate, up = self.linear(self.norm(x, at + "post_attention_layernorm"), at + "mlp.dense_h_to_4h").chunk(2, -1)
+            x = x + self.linear(torch.nn.functional.silu(gate) * up, at + "mlp.dense_4h_to_h")
+        logits = self.linear(self.norm(x, "transformer.encoder.final_layernorm"), "transformer.output_layer")
+        return types.SimpleNamespace(logits=logits[None])
+
+    def save_pretrained(self, folder):
+        os.makedirs(folder, exist_ok=True)
+        save_file({k: v.detach().to(torch.bfloat16) for k, v in self.p.items()}, folder + "/model.safetensors")
+        c = dict(model_type="chatglm", num_layers=self.layers, padded_vocab_size=VOCAB, vocab_size=VOCAB - 7, hidden_size=self.dim,
+                 ffn_hidden_size=self.ffn, kv_channels=self.hdim, num_attention_heads=self.heads, seq_length=256, rmsnorm=True,
+                 layernorm_epsilon=1e-5, add_bias_linear=self.bias, add_qkv_bias=self.qkv_bias, post_layer_norm=True,
+                 multi_query_attention=self.multi, multi_query_group_num=self.groups, torch_dtype="bfloat16", eos_token_id=2)
+        if self.ratio != 1:
+            c["rope_ratio"] = self.ratio
+        json.dump(c, open(folder + "/config.json", "w"))
+
+
+def chatglm():
+    return ChatGLM()
+
+
 FAMILIES = {f.__name__: f for f in (llama, mistral, mixtral, qwen2, qwen3, qwen3_moe, gemma2, gemma3, gpt2, gpt_neox, opt,
                                     falcon, bloom, phi3, olmo2, glm4, glm, deepseek_v3, deepseek_v2, gpt_oss, starcoder2,
-                                    stablelm)}
+                                    stablelm, chatglm)}
 
 
 def randomise(model):
@@ -266,9 +372,10 @@ def answers(model, out):
 
 
 def write(folder, family):
-    config = FAMILIES[family]()
-    config._attn_implementation = "eager"
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    model = FAMILIES[family]()
+    if family != "chatglm":
+        model = transformers.AutoModelForCausalLM.from_config(model, attn_implementation="eager")
+    model = model.float().eval()
     randomise(model)
     model.tie_weights()
     expected = {}

@@ -15,10 +15,18 @@ void session_start(struct session *s, const struct options *o)
 	*s = (struct session){.o = o};
 }
 
-void session_close(struct session *s)
+void session_release(struct session *s)
 {
 	wf_runner_free(s->runner);
 	wf_arena_free(s->arena);
+	s->runner = NULL;
+	s->plan = NULL;
+	s->arena = NULL;
+}
+
+void session_close(struct session *s)
+{
+	session_release(s);
 	wf_model_close(s->model);
 	*s = (struct session){.o = s->o};
 }
@@ -230,6 +238,7 @@ int session_plan(struct session *s, const struct wf_sizes *sizes, const char *st
 		return wf_fail(&s->err, "out of memory");
 	if (s->o->graph)
 		return read_graph(s, &opt);
+	s->model->config.opened = s->opened ? s->opened : sizes->ctx / (sizes->seqs > 0 ? sizes->seqs : 1);
 	wf_graph *g = build_graph(s);
 	if (!g)
 		return -1;

@@ -129,6 +129,7 @@ struct session {
 	const wf_backend *backend;            /* NULL: none here, plan only */
 	wf_model *model;                      /* NULL with --graph alone */
 	wf_dtype act, kvtype;                 /* of the graph's values and cache */
+	int64_t opened;                       /* tokens of a sequence the graph is for; 0: its share of the context */
 	wf_plan *plan;
 	wf_runner *runner;
 	double open_s, load_s;
@@ -142,6 +143,7 @@ int  session_model(struct session *, int flags);      /* -1 with err set, as all
 /* The plan up to `stop_after` (NULL: complete) from the model's builder or --graph. */
 int  session_plan(struct session *, const struct wf_sizes *, const char *stop_after);
 int  session_runner(struct session *, const struct wf_sizes *, bool profile);
+void session_release(struct session *);               /* plan and runner: others may be made */
 void session_close(struct session *);
 int  session_failed(struct session *);                /* prints err, closes: WEFT_FAILED, or WEFT_USAGE */
 int64_t session_ctx(const struct session *);          /* --ctx-size against the model's own */

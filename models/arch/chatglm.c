@@ -5,7 +5,7 @@
 
 static wf_tensor *attention(wf_graph *g, const wf_config *c, wf_tensor *x, wf_tensor *pos, int l)
 {
-	struct wf_qkv a = wf_attn_inputs(g, c, x, c->qkv_bias, false, l);
+	struct wf_qkv a = wf_attn_inputs(g, c, x, c->qkv_bias, !c->gguf && !c->multi_query, l);
 
 	a.q = wf_rotate(g, c, a.q, pos);
 	a.k = wf_rotate(g, c, a.k, pos);
@@ -43,6 +43,7 @@ const wf_arch wf_arch_chatglm = {
 	.hf    = (const char *const[]){"chatglm", "glm", NULL},
 	.gguf  = (const char *const[]){"chatglm", NULL},
 	.keys  = (const struct wf_key[]){
+		{"padded_vocab_size vocab_size", "vocab_size", AT(vocab), 'i', 1, 1 << 24, 0},
 		{"multi_query_group_num num_key_value_heads", "attention.head_count_kv", AT(nkv), 'i', 1, 4096, 0},
 		{"multi_query_attention", NULL, AT(multi_query), 'b', 0, 1, 1},
 		{"add_qkv_bias attention_bias", NULL, AT(qkv_bias), 'b', 0, 1, 0},

@@ -167,11 +167,16 @@ struct wf_qkv wf_attn_inputs(wf_graph *g, const wf_config *c, wf_tensor *x, bool
 	return (struct wf_qkv){wf_heads(g, a.q, c->nhead), wf_heads(g, a.k, c->nkv), wf_heads(g, a.v, c->nkv)};
 }
 
+static double opened(const wf_config *c)
+{
+	return (double)(c->opened > 0 ? c->opened : c->ctx);
+}
+
 /* Long rope has factors for contexts past the original one and others up to it; which is in use is
  * one choice for all sequences, by the context the model is opened for. */
 static wf_tensor *long_factors(wf_graph *g, const wf_config *c, wf_tensor *freqs)
 {
-	bool past = (double)c->ctx > c->rope_orig_ctx;
+	bool past = opened(c) > c->rope_orig_ctx;
 	const double *factor = past ? c->rope_long : c->rope_short;
 	const char *name = past ? "rope_factors_long.weight" : "rope_factors_short.weight";
 	int64_t n = c->rope_dim / 2;
@@ -188,11 +193,21 @@ static wf_tensor *long_factors(wf_graph *g, const wf_config *c, wf_tensor *freqs
 	return wf_div(g, freqs, wf_const(g, WF_SHAPE(n), value));
 }
 
+/* The base grows with what a context has more than the model was trained for: by the context the model
+ * is opened for, as keys once rotated stay as they are. */
+static double dynamic_theta(const wf_config *c)
+{
+	double n = (double)c->rope_dim, past = opened(c) / (double)c->ctx;
+
+	return past > 1 && n > 2 ? c->theta * pow(c->rope_factor * past - (c->rope_factor - 1), n / (n - 2)) : c->theta;
+}
+
 static wf_tensor *rotary_frequencies(wf_graph *g, const wf_config *c)
 {
-	bool yarn = c->scaling == WF_ROPE_YARN;
+	bool yarn = c->scaling == WF_ROPE_YARN, plain = c->scaling == WF_ROPE_LONG || c->scaling == WF_ROPE_DYNAMIC;
 	wf_tensor *freqs = wf_rope_freqs(g, (int)c->rope_dim, &(struct wf_rope_freqs){
-		.type = c->scaling == WF_ROPE_LONG ? WF_ROPE_PLAIN : (int)c->scaling, .theta = c->theta,
+		.type = plain ? WF_ROPE_PLAIN : (int)c->scaling,
+		.theta = c->scaling == WF_ROPE_DYNAMIC ? dynamic_theta(c) : c->theta,
 		.factor = c->rope_factor, .orig_ctx = c->rope_orig_ctx, .keep_fractions = yarn && !c->rope_truncate,
 		.low = yarn ? c->rope_beta_slow : c->rope_low, .high = yarn ? c->rope_beta_fast : c->rope_high});
 

@@ -73,7 +73,8 @@ static int read_scaling(const struct from *f, wf_error *err, wf_config *c)
 
 	full_key(f, "rope.scaling.type", key, sizeof key);
 	if (!gguf_string(f->file, err, key, &type)) {
-		c->scaling = c->rope_factor > 0 && c->rope_factor != 1 ? WF_ROPE_LINEAR : WF_ROPE_PLAIN;
+		struct wf_blob factors;
+		c->scaling = gguf_find(f->file, "rope_factors_long.weight", &factors) ? WF_ROPE_LONG : c->rope_factor > 0 && c->rope_factor != 1 ? WF_ROPE_LINEAR : WF_ROPE_PLAIN;
 		return err->set ? -1 : 0;
 	}
 	for (size_t i = 0; i < sizeof types / sizeof *types; i++)

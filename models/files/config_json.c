@@ -181,9 +181,8 @@ static int check_factors(const struct from *f, const wf_config *c, wf_error *err
 
 static int read_rope(const struct from *f, wf_arena *arena, wf_error *err, wf_config *c)
 {
-	/* dynamic: differs from plain only past max_position_embeddings, where no context reaches */
 	static const struct choice table[] = {
-		{"default", WF_ROPE_PLAIN}, {"dynamic", WF_ROPE_PLAIN}, {"linear", WF_ROPE_LINEAR},
+		{"default", WF_ROPE_PLAIN}, {"dynamic", WF_ROPE_DYNAMIC}, {"linear", WF_ROPE_LINEAR},
 		{"llama3", WF_ROPE_LLAMA3}, {"yarn", WF_ROPE_YARN}, {"longrope", WF_ROPE_LONG},
 		{"su", WF_ROPE_LONG}, {0}
 	};
