@@ -1,15 +1,16 @@
 /* bench.c - tokens per second of prompts and of generation, and where a step's time goes.
  *
- * ppN: N prompt tokens of each sequence, in steps of --ubatch-size.  tgN: N steps of one token each.
- * Both begin at an empty context or, @ dN, behind N tokens that are not counted.  Nor is a warm-up run.  Each kernel's bytes and operations are those
- * of the steps that ran, context included; equal kernels share a row. */
+ * ppN: N prompt tokens of each sequence, in steps of --ubatch-size.  tgN: N steps of one token each;
+ * behind a prompt N - 1, whose last step chose the first token.  Both begin at an empty context or,
+ * @ dN, behind N tokens that are not counted.  Nor is a warm-up run.  Each kernel's bytes and
+ * operations are those of the steps that ran, context included; equal kernels share a row. */
 #include "tools/weft.h"
 
 #include <jansson.h>
 #include <math.h>
 #include <string.h>
 
-enum { MAXLIST = 16, MAXREPS = 10000 };
+enum { MAXLIST = 16, MAXREPS = 10000, PRESET_STEP = 8192 };
 
 struct test { int64_t depth, pp, tg, seqs; double mean, deviation; };
 
@@ -23,6 +24,8 @@ struct bench {
 	wf_seq **seq;
 	struct wf_piece *piece;
 	int32_t *token;                       /* [seqs * tokens of a step] */
+	int32_t *first;                       /* [seqs] chosen by the prompts' steps; how many so far */
+	int64_t nfirst;
 	int64_t most_seqs, most_tokens, ctx;
 	uint64_t random;
 	/* profile of one test */
@@ -81,8 +84,25 @@ static int step(struct bench *b, int n)
 	return result;
 }
 
+/* Prompts that end choose their first new token; they end in order. */
+static int step_and_choose(struct bench *b, int n, const struct wf_pick *pick)
+{
+	int nrow = 0;
+
+	for (int i = 0; i < n; i++)
+		nrow += !b->piece[i].no_rows;
+	for (int i = 0; i < n && nrow; i++)
+		b->piece[i].pick = pick;
+	if (step(b, n))
+		return -1;
+	const int32_t *chosen = pick && nrow ? wf_runner_picked(b->s->runner) : NULL;
+	for (int i = 0; i < nrow && chosen; i++)
+		b->first[b->nfirst++] = chosen[i];
+	return pick && nrow && !chosen ? -1 : 0;
+}
+
 /* Prompts of every sequence: a step takes as many tokens as it may, from as few sequences as it can. */
-static int prompts(struct bench *b, int64_t len, int64_t seqs)
+static int prompts(struct bench *b, int64_t len, int64_t seqs, const struct wf_pick *pick)
 {
 	for (int64_t left = len * seqs; left && !interrupted; ) {
 		int64_t room = b->most_tokens;
@@ -95,7 +115,7 @@ static int prompts(struct bench *b, int64_t len, int64_t seqs)
 			room -= take;
 			left -= take;
 		}
-		if (step(b, n))
+		if (step_and_choose(b, n, pick))
 			return -1;
 	}
 	return 0;
@@ -106,11 +126,12 @@ static int generate(struct bench *b, const struct test *t)
 {
 	const struct wf_pick best = {.temp = 0};
 	bool ahead = wf_runner_can_pick(b->s->runner);
+	int64_t from = t->pp > 0;
 	int unread = 0;
 
-	for (int64_t i = 0; i < t->tg && !interrupted; i++) {
+	for (int64_t i = from; i < t->tg && !interrupted; i++) {
 		for (int64_t k = 0; k < t->seqs; k++) {
-			b->token[k] = ahead && i ? (int32_t)~k : some_token(b);
+			b->token[k] = ahead && i > from ? (int32_t)~k : from && ahead ? b->first[k] : some_token(b);
 			b->piece[k] = (struct wf_piece){.seq = b->seq[k], .token = &b->token[k], .n = 1, .pick = ahead ? &best : NULL};
 		}
 		if (step(b, (int)t->seqs))
@@ -125,6 +146,7 @@ static int generate(struct bench *b, const struct test *t)
 
 static int run_once(struct bench *b, const struct test *t, double *seconds)
 {
+	const struct wf_pick best = {.temp = 0}, *pick = t->tg && wf_runner_can_pick(b->s->runner) ? &best : NULL;
 	wf_slab *slab = wf_runner_slab(b->s->runner);
 	int result = 0;
 
@@ -134,11 +156,12 @@ static int run_once(struct bench *b, const struct test *t, double *seconds)
 		if (!(b->seq[i] = wf_seq_new(slab)) || wf_seq_reserve(slab, b->seq[i], t->depth + t->pp + t->tg))
 			result = wf_fail(&b->s->err, "out of memory");
 	b->counting = false;
-	result = result || prompts(b, t->depth, t->seqs) ? -1 : 0;
+	result = result || prompts(b, t->depth, t->seqs, NULL) ? -1 : 0;
 	b->counting = true;
+	b->nfirst = 0;
 	double start = seconds_now();
 	if (!result)
-		result = prompts(b, t->pp, t->seqs) || generate(b, t) ? -1 : 0;
+		result = prompts(b, t->pp, t->seqs, pick) || generate(b, t) ? -1 : 0;
 	*seconds = seconds_now() - start;
 	for (int64_t i = 0; i < t->seqs; i++) {
 		if (b->seq[i])
@@ -421,7 +444,7 @@ static int choose_tests(struct bench *b)
 static int open_bench(struct bench *b)
 {
 	struct session *s = b->s;
-	int64_t most = b->o->ubatch;
+	int64_t most = b->o->preset && !option_given(b->o, "ubatch-size") ? PRESET_STEP : b->o->ubatch;
 
 	if (b->most_tokens > most)
 		b->most_tokens = most;
@@ -432,7 +455,8 @@ static int open_bench(struct bench *b)
 	b->seq = calloc((size_t)b->most_seqs, sizeof *b->seq);
 	b->piece = calloc((size_t)b->most_seqs, sizeof *b->piece);
 	b->token = calloc((size_t)b->most_tokens, sizeof *b->token);
-	if (!b->seq || !b->piece || !b->token)
+	b->first = calloc((size_t)b->most_seqs, sizeof *b->first);
+	if (!b->seq || !b->piece || !b->token || !b->first)
 		return wf_fail(&s->err, "out of memory");
 	if (session_model(s, 0))
 		return -1;
@@ -505,6 +529,7 @@ int bench_main(const struct options *o)
 	free(b.seq);
 	free(b.piece);
 	free(b.token);
+	free(b.first);
 	if (result)
 		return session_failed(&s);
 	session_close(&s);
