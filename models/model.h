@@ -143,6 +143,7 @@ struct wf_config {
 	int64_t embed_dim;                    /* width of the embedding where it is not dim */
 	/* experts */
 	int64_t nexpert, nexpert_used, expert_ffn, nexpert_shared, nexpert_group, ngroup_used, first_dense;
+	const uint8_t *dense;                 /* [nlayer] 1: a layer without experts; NULL: those before first_dense */
 	double expert_scale;
 	int64_t expert_gating;                /* GGUF: 1 softmax, 2 sigmoid, 0 not said */
 	bool expert_norm, expert_sigmoid;

@@ -289,7 +289,9 @@ wf_tensor *wf_plain_ffn(wf_graph *g, const wf_config *c, wf_tensor *x, bool bias
 
 bool wf_has_experts(const wf_graph *g, const wf_config *c, int l)
 {
-	return c->nexpert && l >= c->first_dense && (!g->weights || wf_has_weight(g, "blk.%d.ffn_gate_inp.weight", l));
+	if (!c->nexpert || l < c->first_dense)
+		return false;
+	return g->weights ? wf_has_weight(g, "blk.%d.ffn_gate_inp.weight", l) : !c->dense || !c->dense[l];
 }
 
 wf_tensor *wf_expert_rows(wf_graph *g, const wf_config *c, int64_t out, int64_t in, const char *what, int l)

@@ -245,6 +245,8 @@ static int check_experts(const wf_config *c, wf_error *err)
 	if (c->nexpert_group && (c->nexpert % c->nexpert_group || c->ngroup_used > c->nexpert_group))
 		return wf_fail(err, "config: %lld experts in %lld groups of which %lld are used",
 			(long long)c->nexpert, (long long)c->nexpert_group, (long long)c->ngroup_used);
+	if (c->nexpert && !c->expert_ffn)
+		return wf_fail(err, "config: %lld experts of no width (moe_intermediate_size)", (long long)c->nexpert);
 	if (c->first_dense > c->nlayer)
 		return wf_fail(err, "config: %lld dense layers of %lld", (long long)c->first_dense,
 			(long long)c->nlayer);

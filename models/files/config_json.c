@@ -253,6 +253,35 @@ static int read_sliding(const struct from *f, wf_arena *arena, wf_error *err, wf
 	return 0;
 }
 
+/* ---- experts ---- */
+
+/* Qwen's: every decoder_sparse_step-th layer has experts, less those of mlp_only_layers. */
+static int read_dense(const struct from *f, wf_arena *arena, wf_error *err, wf_config *c)
+{
+	const json_t *only = lookup(f, "mlp_only_layers"), *step = lookup(f, "decoder_sparse_step");
+	int64_t each = step ? (int64_t)json_integer_value(step) : 1;
+
+	if (each < 1 || (only && !json_is_array(only)))
+		return wf_fail(err, "config.json: %s", each < 1 ? "decoder_sparse_step is no integer above 0" :
+			"mlp_only_layers is no list");
+	if (!c->nexpert || (each == 1 && !json_array_size(only)))
+		return 0;
+	uint8_t *dense = wf_alloc(arena, (size_t)c->nlayer);
+	if (!dense)
+		return wf_fail(err, "config.json: out of memory");
+	for (int64_t l = 0; l < c->nlayer; l++)
+		dense[l] = (l + 1) % each != 0;
+	for (size_t i = 0; i < json_array_size(only); i++) {
+		const json_t *l = json_array_get(only, i);
+		if (!json_is_integer(l))
+			return wf_fail(err, "config.json: mlp_only_layers[%zu] is no integer", i);
+		if (json_integer_value(l) >= 0 && json_integer_value(l) < c->nlayer)
+			dense[json_integer_value(l)] = 1;
+	}
+	c->dense = dense;
+	return 0;
+}
+
 /* ---- tokens ---- */
 
 static int read_token(const struct from *f, wf_error *err, const char *key, int32_t *out)
@@ -341,7 +370,7 @@ static int read_doc(wf_arena *arena, wf_error *err, const struct from *f, const 
 	if (check_quantised(f, err) < 0 || config_rows(&source, arch, c) < 0 || read_name(f, arena, err, c) < 0)
 		return -1;
 	if (read_activation(f, err, c) < 0 || read_dtype(f, err, c) < 0 || read_rope(f, arena, err, c) < 0 ||
-	    read_sliding(f, arena, err, c) < 0)
+	    read_sliding(f, arena, err, c) < 0 || read_dense(f, arena, err, c) < 0)
 		return -1;
 	if (read_token(f, err, "bos_token_id", &c->bos) < 0 || read_token(f, err, "pad_token_id", &c->pad) < 0 ||
 	    read_eos(lookup(f, "eos_token_id"), err, "config.json", c) < 0)

@@ -2,7 +2,9 @@
  * what is refused by name. */
 #include "models/model.h"
 #include "ops/ops.h"
+#include <math.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -95,6 +97,72 @@ static void windows_follow_the_config(void **unused)
 	}
 }
 
+/* Layers with experts, as "0 1 1". */
+static const char *sparse(const wf_graph *g, char *out, size_t cap)
+{
+	*out = 0;
+	for (int i = 0; i < g->nnode; i++)
+		if (g->node[i]->op == &wf_op_route) {
+			size_t at = strlen(out);
+			snprintf(out + at, cap - at, "%.*s ", (int)strcspn(g->node[i]->scope + 4, "."), g->node[i]->scope + 4);
+		}
+	return out;
+}
+
+static void experts_follow_the_config(void **unused)
+{
+#define EXPERTS SMALL ",\"num_hidden_layers\":4,\"num_experts_per_tok\":2,\"moe_intermediate_size\":16"
+	static const struct { const char *json, *want; } cases[] = {
+		{"{\"model_type\":\"mixtral\"," EXPERTS ",\"num_local_experts\":4}", "0 1 2 3 "},
+		{"{\"model_type\":\"qwen3_moe\"," EXPERTS ",\"num_experts\":4}", "0 1 2 3 "},
+		{"{\"model_type\":\"qwen3_moe\"," EXPERTS ",\"num_experts\":4,\"mlp_only_layers\":[1,3,99]}", "0 2 "},
+		{"{\"model_type\":\"qwen3_moe\"," EXPERTS ",\"num_experts\":4,\"decoder_sparse_step\":2}", "1 3 "},
+		{"{\"model_type\":\"deepseek_v3\"," EXPERTS ",\"n_routed_experts\":4,\"n_group\":2,\"topk_group\":1,\"kv_lora_rank\":8,"
+			"\"qk_nope_head_dim\":8,\"qk_rope_head_dim\":4,\"v_head_dim\":8,\"first_k_dense_replace\":3}", "3 "},
+	};
+	char text[64];
+	(void)unused;
+
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct made m;
+		if (!make(&m, cases[i].json))
+			fail_msg("%s: %s", cases[i].json, m.err.text);
+		assert_string_equal(sparse(m.g, text, sizeof text), cases[i].want);
+		wf_arena_free(m.arena);
+	}
+}
+
+/* Frequencies for the context that is opened: long rope's other factors, dynamic rope's larger base. */
+static void rope_follows_the_opened_context(void **unused)
+{
+	static const char longrope[] = "{\"model_type\":\"phi3\"," SMALL ",\"num_hidden_layers\":1,\"max_position_embeddings\":64,"
+		"\"original_max_position_embeddings\":16,\"rope_scaling\":{\"type\":\"longrope\",\"long_factor\":[2,2,2,2],"
+		"\"short_factor\":[1,1,1,1]}}";
+	static const char dynamic[] = "{\"model_type\":\"llama\"," SMALL ",\"num_hidden_layers\":1,\"max_position_embeddings\":16,"
+		"\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}}";
+	static const struct { const char *json; int64_t opened; double freq; } cases[] = {
+		{longrope, 0, 0.5}, {longrope, 16, 1}, {longrope, 17, 0.5},
+		/* theta^(-2/8), theta = 10000 (2 * 2 - 1)^(8 / 6) */
+		{dynamic, 0, 0.1}, {dynamic, 16, 0.1}, {dynamic, 32, 0.0693361274},
+	};
+	(void)unused;
+
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct made m;
+		assert_non_null(make(&m, cases[i].json));
+		m.c.opened = cases[i].opened;
+		wf_graph *g = wf_graph_new(m.arena, &m.err, wf_ops);
+		m.arch->build(g, &m.c);
+		for (int k = 0; k < g->nnode; k++)
+			if (g->node[k]->op == &wf_op_rope) {
+				wf_tensor *freqs = g->node[k]->in[2];
+				assert_int_equal(graph_constant(freqs, m.arena), 0);
+				assert_true(fabs(((const float *)freqs->data)[cases[i].json == dynamic] / cases[i].freq - 1) < 1e-6);
+			}
+		wf_arena_free(m.arena);
+	}
+}
+
 /* null is none where the family has a default; absent is the default. */
 static void null_is_none(void **unused)
 {
@@ -113,6 +181,24 @@ static void null_is_none(void **unused)
 static void other_mathematics_is_refused(void **unused)
 {
 	static const struct { const char *json, *message; } cases[] = {
+		{"{\"model_type\":\"llama\"," SMALL ",\"num_hidden_layers\":1,\"hidden_act\":\"mish\"}",
+			"hidden_act \"mish\" is not supported"},
+		{"{\"model_type\":\"qwen2\"," SMALL ",\"num_hidden_layers\":1,\"rope_scaling\":{\"type\":\"mrope\"}}",
+			"rope_type \"mrope\" is not supported"},
+		{"{\"model_type\":\"mistral\"," SMALL ",\"num_hidden_layers\":1,\"rope_parameters\":{\"rope_type\":\"ntk\",\"factor\":2}}",
+			"rope_type \"ntk\" is not supported"},
+		{"{\"model_type\":\"phi3\"," SMALL ",\"num_hidden_layers\":1,\"rope_scaling\":{\"type\":\"longrope\",\"factor\":2}}",
+			"expected rope.long_factor to be a list of numbers"},
+		{"{\"model_type\":\"qwen3\"," SMALL ",\"num_hidden_layers\":1,\"layer_types\":[\"chunked_attention\"]}",
+			"layer_types \"chunked_attention\" is not supported"},
+		{"{\"model_type\":\"llama\"," SMALL ",\"num_hidden_layers\":1,\"quantization_config\":{\"quant_method\":\"gptq\"}}",
+			"weights quantised by gptq are not supported: take the model's GGUF"},
+		{"{\"model_type\":\"qwen3_moe\"," SMALL ",\"num_hidden_layers\":1,\"num_experts\":4,\"num_experts_per_tok\":2,"
+			"\"decoder_sparse_step\":0}", "decoder_sparse_step is no integer above 0"},
+		{"{\"model_type\":\"mixtral\"," SMALL ",\"num_hidden_layers\":1,\"num_local_experts\":4,\"num_experts_per_tok\":5}",
+			"5 of 4 experts per token"},
+		{"{\"model_type\":\"qwen3_moe\"," SMALL ",\"num_hidden_layers\":1,\"num_experts\":4,\"num_experts_per_tok\":2}",
+			"4 experts of no width (moe_intermediate_size)"},
 		{"{\"model_type\":\"falcon\"," SMALL ",\"num_hidden_layers\":1,\"alibi\":true}",
 			"alibi is true, which is not supported"},
 		{"{\"model_type\":\"gpt2\"," SMALL ",\"num_hidden_layers\":1,\"scale_attn_by_inverse_layer_idx\":true}",
@@ -142,6 +228,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(known_models_have_their_parameters),
 		cmocka_unit_test(windows_follow_the_config),
+		cmocka_unit_test(experts_follow_the_config),
+		cmocka_unit_test(rope_follows_the_opened_context),
 		cmocka_unit_test(null_is_none),
 		cmocka_unit_test(other_mathematics_is_refused),
 	};
