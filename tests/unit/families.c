@@ -1,7 +1,6 @@
-/* families.c - what a family makes of a config: the parameters of known models, windows by layer, and
- * what is refused by name. */
-#include "models/model.h"
-#include "ops/ops.h"
+/* families.c - what a family makes of a config: the parameters of known models, windows and experts by
+ * layer, what a window gives back in a long run, and what is refused by name. */
+#include "harness.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -95,6 +94,50 @@ static void windows_follow_the_config(void **unused)
 		assert_string_equal(windows(m.g, text, sizeof text), cases[i].want);
 		wf_arena_free(m.arena);
 	}
+}
+
+/* Two thousand tokens through a pool that holds a few windows: pages come back at every step, and the
+ * layers that see everything keep theirs. */
+static void windows_give_pages_back(void **unused)
+{
+	enum { PAGE = 16, WINDOW = 40, STEPS = 2000 };
+	wf_arena *arena = wf_arena_new();
+	wf_error err = {0};
+	wf_config c;
+	const wf_arch *arch;
+	struct side a;
+	const float *logits;
+	int nrow;
+	static const char json[] = "{\"model_type\":\"gemma2\"," SMALL ",\"num_hidden_layers\":2,\"sliding_window\":40}";
+	(void)unused;
+
+	assert_int_equal(config_from_json(arena, &err, json, strlen(json), NULL, &c, &arch), 0);
+	side_open(&a, arch, &c, WF_F32, WF_F16);
+	a.plan = wf_plan_build(a.g, wf_rules, &wf_backend_cpu, &(struct wf_plan_opt){.max_tokens = 8, .max_seqs = 1, .max_rows = 1});
+	assert_non_null(a.plan);
+	a.runner = wf_runner_new(&a.err, a.plan, &(struct wf_runner_opt){.ctx = STEPS, .page_tokens = PAGE, .exec = {.threads = 1}});
+	if (!a.runner)
+		fail_msg("%s", a.err.text);
+	wf_slab *slab = wf_runner_slab(a.runner);
+	wf_seq *seq = wf_seq_new(slab);
+	for (int t = 0; t < STEPS; t++) {
+		if (wf_runner_step(a.runner, &(struct wf_piece){.seq = seq, .token = &(int32_t){t % 64}, .n = 1}, 1, &logits, &nrow))
+			fail_msg("step %d: %s", t, a.err.text);
+		for (int k = 0; k < wf_slab_nclass(slab); k++) {
+			struct wf_slab_stats stats;
+			int window = wf_slab_class(slab, k)->window, all = t / PAGE + 1, most = (WINDOW + PAGE - 1) / PAGE + 1;
+			wf_slab_stats(slab, k, &stats);
+			if (window ? stats.held > most : stats.held != all)
+				fail_msg("token %d: %d pages held by the layers of window %d", t, (int)stats.held, window);
+			if (window)
+				assert_true(wf_slab_npage(slab, k) * PAGE < STEPS / 10);
+		}
+	}
+	assert_int_equal(wf_slab_nclass(slab), 2);
+	assert_int_equal(slab_verify(slab, &err), 0);
+	wf_seq_free(slab, seq);
+	side_close(&a);
+	wf_arena_free(arena);
 }
 
 /* Layers with experts, as "0 1 1". */
@@ -228,6 +271,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(known_models_have_their_parameters),
 		cmocka_unit_test(windows_follow_the_config),
+		cmocka_unit_test(windows_give_pages_back),
 		cmocka_unit_test(experts_follow_the_config),
 		cmocka_unit_test(rope_follows_the_opened_context),
 		cmocka_unit_test(null_is_none),
