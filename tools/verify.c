@@ -2,7 +2,10 @@
  *
  * A reference is a safetensors file with cases a, b, ...: X.input_ids, X.logits of every position or
  * of the last ones, X.greedy (the tokens that follow) and X.margin (how far the best logit was ahead
- * at each).  Where the margin is under TIE, another token is as good: comparison stops there. */
+ * at each).  Where the margin is under TIE, another token is as good: comparison stops there.
+ *
+ * With --batch the cases run side by side, each beginning a step after the one before and fed in pieces
+ * of its own length: prompts and single tokens share steps, and every sequence must be what it is alone. */
 #include "tools/weft.h"
 
 #include <jansson.h>
@@ -18,6 +21,7 @@ struct case_ {
 	struct tokens input, greedy;
 	float *logits, *margin;               /* [rows, vocab] of the last rows of input; [greedy.n] */
 	int64_t rows, vocab, nmargin;
+	bool copy;                            /* of one before: input and reference are that one's */
 	/* found */
 	double nmse, worst_nmse;
 	int64_t worst;                        /* position of the worst row */
@@ -28,12 +32,22 @@ struct case_ {
 	int32_t other;                        /* the token chosen where it ended */
 };
 
+/* A case being run. */
+struct lane {
+	struct case_ *c;
+	wf_seq *seq;
+	float *rows;                          /* its logits, computed */
+	int64_t fed, chunk;                   /* tokens so far; tokens of a piece */
+	bool done;
+};
+
 struct verifier {
 	struct session *s;
 	struct file_map file;
-	struct case_ list[MAXCASE];
+	struct case_ list[MAXCASE];           /* as read, and after them their copies in a batch */
 	int n;
-	float *rows;                          /* logits of one case, computed */
+	int64_t batch;                        /* sequences at once */
+	struct lane lane[MAXCASE];
 };
 
 /* ---- reading the reference ---- */
@@ -146,46 +160,18 @@ static int read_reference(struct verifier *v)
 static void close_reference(struct verifier *v)
 {
 	for (int i = 0; i < v->n; i++) {
+		if (v->list[i].copy)
+			continue;
 		tokens_free(&v->list[i].input);
 		tokens_free(&v->list[i].greedy);
 		free(v->list[i].logits);
 		free(v->list[i].margin);
 	}
-	free(v->rows);
 	if (v->file.data)
 		file_unmap(&v->file);
 }
 
-/* ---- running a case ---- */
-
-static int step(struct verifier *v, wf_seq *seq, const int32_t *id, int n, bool all, const float **logits, int *nrow)
-{
-	int result = wf_runner_step(v->s->runner, &(struct wf_piece){.seq = seq, .token = id, .n = n, .all_rows = all},
-		1, logits, nrow);
-
-	return result > 0 ? wf_fail(&v->s->err, "the KV pages are too few") : result;
-}
-
-/* The prompt, in chunks; logits of its last c->rows positions into v->rows. */
-static int feed(struct verifier *v, const struct case_ *c, wf_seq *seq)
-{
-	int64_t most = wf_runner_max_tokens(v->s->runner), first = (int64_t)c->input.n - c->rows;
-	const float *logits;
-	int nrow;
-
-	if (v->s->o->chunk && v->s->o->chunk < most)
-		most = v->s->o->chunk;
-	for (int64_t at = 0; at < (int64_t)c->input.n; at += most) {
-		int n = (int)((int64_t)c->input.n - at < most ? (int64_t)c->input.n - at : most);
-		bool all = at + n > first;
-		if (step(v, seq, c->input.id + at, n, all, &logits, &nrow))
-			return -1;
-		for (int k = 0; all && k < n; k++)
-			if (at + k >= first)
-				memcpy(v->rows + (at + k - first) * c->vocab, logits + k * c->vocab, sizeof(float) * c->vocab);
-	}
-	return 0;
-}
+/* ---- comparing ---- */
 
 static int32_t best(const float *logits, int64_t n)
 {
@@ -234,41 +220,120 @@ static void compare(struct case_ *c, const float *rows)
 	c->nmse = power > 0 ? error / power : error > 0 ? INFINITY : 0;
 }
 
-static int follow(struct verifier *v, struct case_ *c, wf_seq *seq)
+/* The next of the reference's tokens against this row of logits; false when there is no more to compare. */
+static bool follow(struct case_ *c, const float *logits)
 {
-	const float *logits = v->rows + (c->rows - 1) * c->vocab;
-	int nrow;
+	int64_t i = c->agreed;
 
-	for (size_t i = 0; i < c->greedy.n; i++) {
-		c->other = best(logits, c->vocab);
-		if (c->other != c->greedy.id[i]) {
-			c->tie = (int64_t)i < c->nmargin && c->margin[i] < TIE;
-			c->miss = !c->tie;
-			return 0;
-		}
-		c->agreed++;
-		if (i + 1 < c->greedy.n && step(v, seq, &c->greedy.id[i], 1, false, &logits, &nrow))
-			return -1;
+	if (i == (int64_t)c->greedy.n)
+		return false;
+	c->other = best(logits, c->vocab);
+	if (c->other != c->greedy.id[i]) {
+		c->tie = i < c->nmargin && c->margin[i] < TIE;
+		c->miss = !c->tie;
+		return false;
 	}
+	return ++c->agreed < (int64_t)c->greedy.n;
+}
+
+/* ---- running ---- */
+
+/* What a sequence feeds next: its prompt piece by piece, then the reference's tokens. */
+static struct wf_piece next_piece(const struct lane *l)
+{
+	const struct case_ *c = l->c;
+	int64_t left = (int64_t)c->input.n - l->fed, n = left < l->chunk ? left : l->chunk;
+
+	if (left <= 0)
+		return (struct wf_piece){.seq = l->seq, .token = &c->greedy.id[-left], .n = 1};
+	return (struct wf_piece){.seq = l->seq, .token = c->input.id + l->fed, .n = (int)n,
+		.all_rows = l->fed + n > (int64_t)c->input.n - c->rows};
+}
+
+/* The rows a piece has given; how many. */
+static int take_rows(struct lane *l, const struct wf_piece *p, const float *logits)
+{
+	struct case_ *c = l->c;
+	int64_t first = (int64_t)c->input.n - c->rows;
+	int rows = p->all_rows ? p->n : 1;
+
+	for (int k = 0; p->all_rows && k < p->n; k++)
+		if (l->fed + k >= first)
+			memcpy(l->rows + (l->fed + k - first) * c->vocab, logits + k * c->vocab, sizeof(float) * c->vocab);
+	l->fed += p->n;
+	if (l->fed == (int64_t)c->input.n)
+		compare(c, l->rows);
+	if (l->fed >= (int64_t)c->input.n)
+		l->done = !follow(c, logits + (rows - 1) * c->vocab);
+	return rows;
+}
+
+static int step(struct verifier *v, const struct wf_piece *piece, struct lane *const *of, int n)
+{
+	const float *logits;
+	int nrow, result = wf_runner_step(v->s->runner, piece, n, &logits, &nrow);
+
+	if (result)
+		return result > 0 ? wf_fail(&v->s->err, "the KV pages are too few") : -1;
+	for (int i = 0; i < n; i++)
+		logits += take_rows(of[i], &piece[i], logits) * of[i]->c->vocab;
 	return 0;
 }
 
-static int run_case(struct verifier *v, struct case_ *c)
+/* All lanes to their end, one more of them in each step. */
+static int run_lanes(struct verifier *v, int n)
 {
-	wf_slab *slab = wf_runner_slab(v->s->runner);
-	wf_seq *seq = wf_seq_new(slab);
+	struct wf_piece piece[MAXCASE];
+	struct lane *of[MAXCASE];
 
-	if (!seq)
-		return wf_fail(&v->s->err, "out of memory");
-	if (c->vocab != session_vocab(v->s))
-		wf_fail(&v->s->err, "case %s: logits of %lld tokens, the model has %lld", c->name, (long long)c->vocab,
-			(long long)session_vocab(v->s));
-	int result = v->s->err.set || feed(v, c, seq) ? -1 : 0;
-	if (!result) {
-		compare(c, v->rows);
-		result = follow(v, c, seq);
+	for (int begun = 1;; begun++) {
+		int live = 0;
+		for (int i = 0; i < n && i < begun; i++)
+			if (!v->lane[i].done) {
+				of[live] = &v->lane[i];
+				piece[live++] = next_piece(&v->lane[i]);
+			}
+		if (!live && begun > n)
+			return 0;
+		if (live && step(v, piece, of, live))
+			return -1;
 	}
-	wf_seq_free(slab, seq);
+}
+
+static int64_t chunk_of(const struct verifier *v, int i, const struct case_ *c)
+{
+	int64_t most = (int64_t)c->input.n, chunk = v->s->o->chunk ? v->s->o->chunk : most;
+
+	if (v->batch > 1 && i % 2)            /* beside whole prompts, some in pieces */
+		chunk = 3 + i;
+	return chunk < most ? chunk : most;
+}
+
+static int open_lane(struct verifier *v, int i, struct case_ *c)
+{
+	struct lane *l = &v->lane[i];
+
+	*l = (struct lane){.c = c, .chunk = chunk_of(v, i, c), .seq = wf_seq_new(wf_runner_slab(v->s->runner)),
+		.rows = calloc((size_t)(c->rows * c->vocab) + 1, sizeof *l->rows)};
+	if (!l->seq || !l->rows)
+		return wf_fail(&v->s->err, "out of memory");
+	return c->vocab == session_vocab(v->s) ? 0 : wf_fail(&v->s->err, "case %s: logits of %lld tokens, the model has %lld",
+		c->name, (long long)c->vocab, (long long)session_vocab(v->s));
+}
+
+static int run_cases(struct verifier *v, int first, int n)
+{
+	int result = 0;
+
+	for (int i = 0; i < n && !result; i++)
+		result = open_lane(v, i, &v->list[first + i]);
+	result = result || run_lanes(v, n) ? -1 : 0;
+	for (int i = 0; i < n; i++) {
+		free(v->lane[i].rows);
+		if (v->lane[i].seq)
+			wf_seq_free(wf_runner_slab(v->s->runner), v->lane[i].seq);
+		v->lane[i] = (struct lane){0};
+	}
 	return result;
 }
 
@@ -327,25 +392,20 @@ static void print_json(const struct verifier *v, bool ok)
 /* ---- all cases ---- */
 
 /* Of cases first .. last - 1. */
-static int open_plan(struct verifier *v, int first, int last)
+static int open_plan(struct verifier *v, int first, int n)
 {
 	struct session *s = v->s;
-	int64_t longest = 0, ctx = 0, rows = 0;
+	struct wf_sizes sizes = {.seqs = v->batch};
 
-	for (int i = first; i < last; i++) {
-		const struct case_ *c = &v->list[i];
-		longest = (int64_t)c->input.n > longest ? (int64_t)c->input.n : longest;
-		ctx = (int64_t)(c->input.n + c->greedy.n) > ctx ? (int64_t)(c->input.n + c->greedy.n) : ctx;
-		rows = c->rows * c->vocab > rows ? c->rows * c->vocab : rows;
+	s->opened = 0;
+	for (int i = 0; i < n; i++) {
+		const struct case_ *c = &v->list[first + i];
+		int64_t chunk = chunk_of(v, v->batch > 1 ? i : 0, c), length = (int64_t)(c->input.n + c->greedy.n);
+		s->opened = (int64_t)c->input.n > s->opened ? (int64_t)c->input.n : s->opened;
+		sizes.tokens = v->batch > 1 ? sizes.tokens + chunk : chunk > sizes.tokens ? chunk : sizes.tokens;
+		sizes.ctx = v->batch > 1 ? sizes.ctx + length : length > sizes.ctx ? length : sizes.ctx;
 	}
-	s->opened = longest;
-	if (s->o->chunk && s->o->chunk < longest)
-		longest = s->o->chunk;
-	free(v->rows);
-	v->rows = calloc((size_t)rows + 1, sizeof *v->rows);
-	if (!v->rows)
-		return wf_fail(&s->err, "out of memory");
-	struct wf_sizes sizes = {.tokens = longest, .seqs = 1, .rows = longest, .ctx = ctx};
+	sizes.rows = sizes.tokens;
 	return session_plan(s, &sizes, NULL) || session_runner(s, &sizes, false) ? -1 : 0;
 }
 
@@ -353,6 +413,39 @@ static int open_plan(struct verifier *v, int first, int last)
 static bool varies(const struct session *s)
 {
 	return !s->o->graph && (s->model->config.scaling == WF_ROPE_LONG || s->model->config.scaling == WF_ROPE_DYNAMIC);
+}
+
+/* A batch runs the cases over and over, or where each case has a plan of its own, that case. */
+static int copy_cases(struct verifier *v, bool each)
+{
+	int64_t batch;
+
+	if (options_list(v->s->o, "batch", v->s->o->seqs, &batch, 1) != 1 || batch < 1 || batch > MAXCASE)
+		return wf_fail(&v->s->err, "--batch: expected 1 to %d sequences", MAXCASE);
+	v->batch = batch;
+	int64_t all = each ? v->n * batch : v->n > batch ? v->n : batch;
+	if (all > MAXCASE)
+		return wf_fail(&v->s->err, "--batch: %lld cases, room for %d", (long long)all, MAXCASE);
+	struct case_ read[MAXCASE];
+	memcpy(read, v->list, sizeof read);
+	for (int i = 0; i < all; i++) {
+		int from = each ? i / (int)batch : i % v->n, again = each ? i % (int)batch : i / v->n;
+		v->list[i] = read[from];
+		v->list[i].copy = again;
+		if (again)
+			snprintf(v->list[i].name, sizeof v->list[i].name, "%.50s.%d", read[from].name, again);
+	}
+	v->n = (int)all;
+	return 0;
+}
+
+/* Cases first .. first + n, in batches. */
+static int run_range(struct verifier *v, int first, int n)
+{
+	for (int i = 0; i < n; i += (int)v->batch)
+		if (run_cases(v, first + i, n - i < v->batch ? n - i : (int)v->batch))
+			return -1;
+	return 0;
 }
 
 int verify_main(const struct options *o)
@@ -364,15 +457,16 @@ int verify_main(const struct options *o)
 	session_start(&s, o);
 	int result = session_model(&s, 0) || read_reference(&v) ? -1 : 0;
 	bool each = !result && varies(&s);
-	for (int i = 0; i < v.n && !result; i++) {
-		if (each && i)
+	result = result || copy_cases(&v, each) ? -1 : 0;
+	int range = each ? (int)v.batch : v.n;
+	for (int i = 0; i < v.n && !result; i += range) {
+		if (i)
 			session_release(&s);
-		if (each || !i)
-			result = open_plan(&v, i, each ? i + 1 : v.n);
-		if (!result)
-			result = run_case(&v, &v.list[i]);
+		result = open_plan(&v, i, range) || run_range(&v, i, range) ? -1 : 0;
+	}
+	for (int i = 0; i < v.n && !result; i++) {
 		ok &= passes(&v, &v.list[i]);
-		if (!result && !o->json)
+		if (!o->json)
 			print_case(&v, &v.list[i]);
 	}
 	if (!result && o->json)
