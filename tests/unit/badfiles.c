@@ -1,6 +1,8 @@
 /* badfiles.c - hostile files: one row for each rule, with words its message must have; then every
  * prefix and every single-byte change of small good files, which must end in success or a message. */
+#include "backends/backend.h"
 #include "models/model.h"
+#include "ops/ops.h"
 
 #include <setjmp.h>
 #include <sys/stat.h>
@@ -331,20 +333,40 @@ static void write_text(const char *name, const char *text)
 	free(b.data);
 }
 
-/* Open and build; true when it worked.  A message must begin with the path. */
+/* A step of two tokens.  What a file may say of a model is enough to plan it, load it and run it. */
+static int try_step(wf_graph *g, wf_error *err)
+{
+	static const struct wf_plan_opt bounds = {.max_tokens = 2, .max_seqs = 1, .max_rows = 1, .verify = true};
+	wf_plan *plan = wf_plan_build(g, wf_rules, &wf_backend_cpu, &bounds);
+	struct wf_runner_opt opt = {.ctx = 16, .page_tokens = 16, .exec = {.threads = 1}};
+	wf_runner *r = plan ? wf_runner_new(err, plan, &opt) : NULL;
+	wf_seq *seq = r ? wf_seq_new(wf_runner_slab(r)) : NULL;
+	struct wf_piece piece = {.seq = seq, .token = (int32_t[]){1, 2}, .n = 2};
+	const float *logits;
+	int nrow, result = seq ? wf_runner_step(r, &piece, 1, &logits, &nrow) : -1;
+
+	if (seq)
+		wf_seq_free(wf_runner_slab(r), seq);
+	wf_runner_free(r);
+	return result;
+}
+
+/* Open, build and run; true when it worked.  A message must begin with the path when opening failed. */
 static bool try_model(const char *path, wf_error *err)
 {
 	wf_model *m = wf_model_open(err, path, NULL, 0);
 	wf_arena *arena = wf_arena_new();
 	wf_graph *g = m ? wf_model_graph(m, arena, err) : NULL;
 
+	bool worked = g && !try_step(g, err);
+
 	if (!m && strncmp(err->text, path, strlen(path)))
 		fail_msg("no path in \"%s\"", err->text);
 	wf_arena_free(arena);
 	wf_model_close(m);
-	if ((g != NULL) == err->set)
+	if (worked == err->set)
 		fail_msg("success and a message, or neither: \"%s\"", err->text);
-	return g != NULL;
+	return worked;
 }
 
 static void try_changes(const char *name, const char *path, const struct bytes *good)

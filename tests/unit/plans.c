@@ -55,10 +55,12 @@ static char *uncomment(const char *s)
 
 static void open_golden(struct golden *g, const char *path)
 {
-	g->text = read_file(path);
+	*g = (struct golden){.text = read_file(path)};
 	char *mark = strstr(g->text, "# >>>");
-	if (!mark)
+	if (!mark) {
 		fail_msg("%s: expected a line '# >>> tokens=N ...'", path);
+		return;
+	}
 	g->input = (size_t)(mark - g->text);
 	g->options = strndup(mark + 5, strcspn(mark + 5, "\n"));
 	g->want = uncomment(mark + strcspn(mark, "\n") + 1);
