@@ -11,25 +11,9 @@
 enum { MAXJSON = 16 << 20, MAXTEMPLATE = 1 << 20 };
 
 const wf_arch *const wf_archs[] = {
-	&wf_arch_llama,
-	&wf_arch_bloom,
-	&wf_arch_chatglm,
-	&wf_arch_deepseek2,
-	&wf_arch_falcon,
-	&wf_arch_gemma2,
-	&wf_arch_gemma3,
-	&wf_arch_glm4,
-	&wf_arch_gpt2,
-	&wf_arch_gpt_oss,
-	&wf_arch_gptneox,
-	&wf_arch_olmo2,
-	&wf_arch_opt,
-	&wf_arch_phi3,
-	&wf_arch_qwen2,
-	&wf_arch_qwen3,
-	&wf_arch_qwen3moe,
-	&wf_arch_stablelm,
-	&wf_arch_starcoder2,
+#define ROW(name) &wf_arch_##name,
+	WF_ARCHS(ROW)
+#undef ROW
 	NULL
 };
 

@@ -1,6 +1,6 @@
 /* model.h - model files, text and architectures: from a path to a graph, tokens and a conversation.
  *
- * A family is one file in arch/ and one row in model.c; files/ reads Hugging Face directories and
+ * A family is one file in arch/ and one row in this header; files/ reads Hugging Face directories and
  * GGUF; text/ turns text into ids and back and renders chat templates; engine/ runs sequences.
  * Every file is hostile: sizes by checked arithmetic, every number has a range, errors return. */
 #ifndef WF_MODEL_H
@@ -212,9 +212,14 @@ enum { WF_ABI = 1000000 + (int)(sizeof(wf_op) * 1009 + sizeof(wf_tensor) * 211 +
 
 const wf_arch *wf_arch_find(const char *name);        /* by registry name, model_type or GGUF name */
 extern const wf_arch *const wf_archs[];               /* NULL at the end */
-extern const wf_arch wf_arch_llama, wf_arch_bloom, wf_arch_chatglm, wf_arch_glm4, wf_arch_qwen2, wf_arch_qwen3,
-	wf_arch_qwen3moe, wf_arch_gemma2, wf_arch_gemma3, wf_arch_gpt2, wf_arch_gptneox, wf_arch_opt, wf_arch_falcon,
-	wf_arch_phi3, wf_arch_olmo2, wf_arch_deepseek2, wf_arch_gpt_oss, wf_arch_starcoder2, wf_arch_stablelm;
+/* A row per family: models/arch/ has its file. */
+#define WF_ARCHS(ROW) \
+	ROW(llama) ROW(bloom) ROW(chatglm) ROW(deepseek2) ROW(falcon) ROW(gemma2) ROW(gemma3) ROW(glm4) ROW(gpt2) ROW(gpt_oss) \
+	ROW(gptneox) ROW(olmo2) ROW(opt) ROW(phi3) ROW(qwen2) ROW(qwen3) ROW(qwen3moe) ROW(stablelm) ROW(starcoder2)
+
+#define ROW(name) extern const wf_arch wf_arch_##name;
+WF_ARCHS(ROW)
+#undef ROW
 
 /* ---- load.c: families that are not in the table -------------------------------------------------- */
 

@@ -20,5 +20,9 @@ check "backends/ includes only graph/ and backends/" none '#include "(models|ops
 check "models/ includes no backend, no tool" none '#include "(backends|tools)/' models/*.c models/*/*.c models/*.h
 check "getenv only in tools/" none '\bgetenv\(' graph/*.c ops/*.c backends/*.c backends/*/*.c models/*.c models/*/*.c
 check "every op has doc and test" sh -c 'for f in ops/*.c; do grep -q "const wf_op wf_op_" $f || continue; grep -q "\.doc" $f && grep -q "\.test" $f || { echo $f; exit 1; }; done'
+check "a family is short, or says why not" sh -c 'for f in models/arch/*.c; do
+	[ "$(wc -l < $f)" -le 150 ] || head -n 1 $f | grep -q "(long" || { echo $f; exit 1; }; done'
+check "a family is one file and one row" sh -c 'for a in $(sed -n "s/^const wf_arch wf_arch_\([a-z0-9_]*\) = .*/\1/p" models/arch/*.c); do
+	grep -q "ROW($a)" models/model.h && ! grep -rlw "wf_arch_$a" graph ops backends models tools | grep -v "^models/arch/" || { echo $a; exit 1; }; done'
 check "only wf_ names leave the shared library" sh -c "! nm -D --defined-only $B/libweft.so | grep -vE ' (wf_|_init|_fini)'"
 finish
