@@ -1,6 +1,9 @@
-# weft: `make` builds ./weft and the libraries, `make demo` answers a prompt with a real model,
-# `make check` runs every test that needs no GPU, `make help` lists the rest.
-
+#: make             ./weft, build/libweft.a and build/libweft.so; RELEASE=1 leaves assertions out
+#: make demo        install what is missing, get a real model, answer a prompt
+#: make check       install what is missing, run every test that needs no GPU: SAN=address,undefined FUZZ=60
+#: make check-cuda  run every test that needs a GPU
+#: make tests fuzz  only build them: build/tests/NAME, build/fuzz/NAME
+#: make install     PREFIX=/usr/local DESTDIR=
 ifeq ($(origin CC),default)
 CC      := gcc
 endif
@@ -35,7 +38,6 @@ ISA_avx2   := -O3 -mavx2 -mfma -mf16c
 ISA_plain  := -O3
 
 BIN     := $(if $(SAN),$B/weft,weft)
-
 all: $(BIN) $B/libweft.a $B/libweft.so
 
 $(BIN): $(TOOLS:%.c=$B/%.o) $B/libweft.a
@@ -65,10 +67,8 @@ $(foreach i,$(ISAS),$(eval $(call isa,$i)))
 $B/embed: tools/embed.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -o $@ $<
-
 $B/embedded.c: $B/embed $(CUH)
 	$B/embed $(CUH) > $@
-
 $B/embedded.o: $B/embedded.c
 	$(CC) $(CFLAGS) -Wno-overlength-strings -c -o $@ $<
 
@@ -91,7 +91,6 @@ $B/bench_cpu $B/render: $B/%: tests/%.c $B/libweft.a
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $B/libweft.a $(LIBS)
 
 tests: $(UNITS)
-
 demo check check-cuda:
 	@SAN=$(SAN) sh tests/$@.sh
 
@@ -110,10 +109,10 @@ install: $(BIN) $B/libweft.a $B/libweft.so
 	sed 's|@PREFIX@|$(PREFIX)|' tools/weft.pc.in > $(INST)/lib/pkgconfig/weft.pc
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^#: //p' Makefile
 
 clean:
 	rm -rf build build-san weft
 
 .PHONY: all clean fuzz tests demo check check-cuda install help
--include $(shell find $B -name '*.d' 2>/dev/null)
+-include $(shell find $B -name '*.d' -type f 2>/dev/null)
