@@ -138,6 +138,8 @@ void page_define(struct page *, const char *name, const char *fmt, ...) WF_PRINT
 void page_add(struct page *, const char *fmt, ...) WF_PRINTF(2, 3);
 const char *page_format(struct page *, const char *fmt, ...) WF_PRINTF(2, 3);
 const char *page_number(struct page *, double);     /* as a float literal */
+/* What the page calls a MAP's function: its op, numbered when the kernel has that op with other attributes before. */
+const char *page_function(struct page *, const wf_tensor *);
 /* The op's scalar functions, attributes as numbers, words renamed ({0} ends them); once per text. */
 void page_op(struct page *, const wf_tensor *, const struct page_word *);
 const char *page_type(const struct page *, const wf_tensor *);      /* of its values in memory: half, q4_k */

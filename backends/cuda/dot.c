@@ -337,7 +337,7 @@ static void load8(struct dot *d, const wf_tensor *t, const char *row, const char
 /* v[i] = op(v[i], ...) for eight columns from k. */
 static void map8(struct dot *d, const wf_tensor *t, int i, bool has_token)
 {
-	const char *call = page_format(d->page, "%s(v[i]", t->op->name);
+	const char *call = page_format(d->page, "%s(v[i]", page_function(d->page, t));
 
 	for (int k = 1; k < t->nin; k++) {
 		if (!has_token && !t->in[k]->constant)
@@ -461,7 +461,7 @@ static void line_map(struct dot *d, const wf_tensor *t, struct site *s, int id)
 	bool across = d->region[s->region].pairing == ACROSS;
 	s->width = first->width;
 	for (int side = 0; side < s->width; side++) {
-		const char *call = t->op->name, *comma = "(";
+		const char *call = page_function(d->page, t), *comma = "(";
 		s->at[side] = first->at[side];
 		for (int k = 0; k < t->nin; k++) {
 			const struct site *in = site_of(d, t->in[k]);

@@ -133,6 +133,30 @@ static const char *renamed(const struct page_word *words, const char *word, size
 	return NULL;
 }
 
+static bool same_text(const wf_tensor *a, const wf_tensor *b)
+{
+	return a->op == b->op && !memcmp(a->attr, b->attr, sizeof a->attr);
+}
+
+static int first_like(const wf_kernel *k, const wf_tensor *t)
+{
+	int i = 0;
+
+	while (i < k->nnode && !same_text(k->node[i], t))
+		i++;
+	return i;
+}
+
+const char *page_function(struct page *p, const wf_tensor *t)
+{
+	const wf_kernel *k = p->kernel;
+	int n = 1;
+
+	for (int i = 0; i < first_like(k, t); i++)
+		n += k->node[i]->op == t->op && first_like(k, k->node[i]) == i;
+	return n == 1 ? t->op->name : page_format(p, "%s_%d", t->op->name, n);
+}
+
 /* Once per text: attributes make texts of one op differ. */
 static bool is_new(struct page *p, const char *text, size_t n)
 {
@@ -155,6 +179,8 @@ void page_op(struct page *p, const wf_tensor *t, const struct page_word *words)
 		const char *other = n ? renamed(words, s, n) : NULL;
 		if (n && !other)
 			other = attribute(p, t, s, n);
+		if (!other && t->op->kind == WF_MAP && n == strlen(t->op->name) && !memcmp(s, t->op->name, n))
+			other = page_function(p, t);
 		if (other)
 			append(p, &out, other, strlen(other));
 		else

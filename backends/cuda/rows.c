@@ -142,7 +142,7 @@ static void load(struct rows *r, const wf_tensor *t, const char *i, const char *
 static void do_map(struct rows *r, const wf_tensor *t)
 {
 	struct page *p = r->page;
-	const char *call = page_format(p, "%s(v[k]", t->op->name);
+	const char *call = page_format(p, "%s(v[k]", page_function(p, t));
 
 	load(r, t->in[0], "i", "v");
 	for (int k = 1; k < t->nin; k++) {
