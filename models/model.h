@@ -358,7 +358,8 @@ struct wf_message { const char *role, *content; };
 
 /* Compile a Jinja template (a bounded subset: limits on steps, depth and output). */
 wf_template *wf_template_parse(wf_arena *, wf_error *, const char *source, size_t len);
-const char  *wf_template_builtin(const char *name);   /* "llama2", "llama3", "chatml", "zephyr"...: Jinja source, NULL */
+const char  *wf_template_builtin(const char *name);   /* "llama2" or "llama-2", "chatml", "zephyr"...: Jinja source, NULL */
+const char  *wf_template_name(size_t i);              /* of the built-ins, NULL past the last */
 const char  *wf_template_guess(const wf_tokenizer *); /* a built-in's name by the special tokens there are, NULL */
 /* The prompt's text, malloc'd; *len without the NUL.  NULL after wf_fail (raise_exception, limits). */
 char *wf_template_render(const wf_template *, wf_error *, const struct wf_message *, int n,

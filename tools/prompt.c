@@ -78,6 +78,15 @@ out:
 
 /* ---- templates ---- */
 
+static void no_template(struct session *s, const char *name)
+{
+	char known[512] = "";
+
+	for (size_t i = 0; wf_template_name(i) && strlen(known) < sizeof known - 32; i++)
+		sprintf(known + strlen(known), "%s%s", i ? ", " : "", wf_template_name(i));
+	wf_fail(&s->err, "--chat-template: '%s' is neither a file that can be read nor one of %s", name, known);
+}
+
 static const char *template_source(struct session *s, bool guess)
 {
 	const char *name = s->o->chat_template;
@@ -95,7 +104,7 @@ static const char *template_source(struct session *s, bool guess)
 	char *text = read_path(&s->err, name, &len);
 	if (!text) {
 		s->err = (wf_error){0};
-		wf_fail(&s->err, "--chat-template: '%s' is neither the name of a template nor a file that can be read", name);
+		no_template(s, name);
 		return NULL;
 	}
 	source = wf_strdup(s->model->arena, text);

@@ -183,12 +183,30 @@ static const struct format { const char *name, *source; } formats[] = {
 	"{% if add_generation_prompt %}<|start|>assistant{% endif %}"},
 };
 
+/* dashes aside */
+static bool same_name(const char *a, const char *b)
+{
+	for (; *a && *b; a++, b++) {
+		b += *b == '-';
+		if (*a != *b)
+			return false;
+	}
+	return *a == *b;
+}
+
 const char *wf_template_builtin(const char *name)
 {
+	if (!strcmp(name, "llama"))
+		name = "llama2";              /* the first of them had no format of its own */
 	for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
-		if (strcmp(formats[i].name, name) == 0)
+		if (same_name(formats[i].name, name))
 			return formats[i].source;
 	return NULL;
+}
+
+const char *wf_template_name(size_t i)
+{
+	return i < sizeof formats / sizeof *formats ? formats[i].name : NULL;
 }
 
 /* The first row whose tokens are all in the vocabulary; the more particular rows come first. */

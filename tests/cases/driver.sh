@@ -176,6 +176,7 @@ if [ -r "$story" ]; then
 		check "run a dump after $stage" sh -c "$run --graph $tmp/g -p 'Once upon a time' -n 3 2> /dev/null | grep -qx ', there was'"
 	done
 	check "no template" says "no chat template" 1 $run -p x --conversation
+	check "no template of that name" says "one of llama2, llama3, chatml" 1 $run -p x --chat-template llama4
 	check "a template" sh -c "$run -p Once -n 2 --chat-template chatml -v 2>&1 > /dev/null | grep -q 'im_start'"
 	check "perplexity" sh -c "$weft perplexity -m $story -f $shared/models/stories260K.greedy200.txt -c 32 --json | python3 -c '
 import json, sys

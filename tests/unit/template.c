@@ -280,6 +280,9 @@ static void formats(void **state)
 		expect_text(wf_template_builtin(rows[i].name), talk, 4, true, rows[i].text);
 	}
 	assert_null(wf_template_builtin("nosuch"));
+	assert_null(wf_template_builtin("llama-33"));
+	assert_ptr_equal(wf_template_builtin("llama-3"), wf_template_builtin("llama3"));
+	assert_ptr_equal(wf_template_builtin("llama"), wf_template_builtin("llama2"));
 	expect_text(wf_template_builtin("smollm"), talk + 1, 1, true, "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, "
 		"trained by Hugging Face<|im_end|>\n<|im_start|>user\n Hi! <|im_end|>\n<|im_start|>assistant\n");
 	expect_text(wf_template_builtin("llama2"), talk + 1, 1, true, "<s>[INST] Hi! [/INST]");
