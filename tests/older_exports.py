@@ -50,8 +50,10 @@ def as_v4(c):
             c["partial_rotary_factor"] = partial
     kind = rope.pop("rope_type")
     c["rope_scaling"] = None if kind == "default" else dict(rope, type=kind)
-    if c["model_type"] in ("gemma2", "gemma3_text", "gpt_oss"):
-        c.pop("layer_types", None)
+    period = {"gemma2": 2, "gemma3_text": 6, "gpt_oss": 2}.get(c["model_type"])
+    if period and [t == "sliding_attention" for t in c["layer_types"]] == \
+            [(l + 1) % period != 0 for l in range(c["num_hidden_layers"])]:
+        c.pop("layer_types")
     if "_sliding_window_pattern" in c:
         c["sliding_window_pattern"] = c.pop("_sliding_window_pattern")
     if c["model_type"] == "falcon":
@@ -66,13 +68,17 @@ OPTIONAL = ("head_dim", "pad_token_id", "hidden_act", "activation", "activation_
 DEFAULT_TIED = ("bloom", "gpt2", "opt", "falcon", "gemma2", "gemma3_text", "starcoder2")
 
 
+DEFAULT_HEAD = {"gemma2": 256, "gemma3_text": 256, "qwen3": 128, "glm4": 128, "glm": 128, "gpt_oss": 64}
+
+
 def as_bare(c):
+    head = DEFAULT_HEAD.get(c["model_type"]) or c.get("hidden_size", 0) // c.get("num_attention_heads", c.get("n_head", 1))
     for key in OPTIONAL:
-        if key == "head_dim" and c.get(key) != c.get("hidden_size", 0) // c.get("num_attention_heads", 1):
+        if key == "head_dim" and c.get(key) != head:
             continue
         if c.get(key) in (None, False) or key in ("head_dim", "pad_token_id", "hidden_act") and c["model_type"] != "gpt_neox":
             c.pop(key, None)
-    if c.get("num_key_value_heads") == c.get("num_attention_heads"):
+    if c.get("num_key_value_heads") == c.get("num_attention_heads") and c["model_type"] != "gemma3_text":
         c.pop("num_key_value_heads", None)
     if c["model_type"] in DEFAULT_TIED and c.get("tie_word_embeddings"):
         c.pop("tie_word_embeddings")
@@ -120,7 +126,8 @@ def main():
     elif kind == "nested":
         inner = as_v4(c)
         for key in ("architectures", "max_position_embeddings", "tie_word_embeddings"):
-            inner.pop(key, None)
+            if inner.get(key) is not False:
+                inner.pop(key, None)
         c = {"model_type": "gemma3", "text_config": inner, "eos_token_id": [1, 106]}
         shards = [{"language_model." + n: t for n, t in tensors.items()}]
     elif kind == "stacked":

@@ -44,6 +44,7 @@ const wf_arch wf_arch_chatglm = {
 	.gguf  = (const char *const[]){"chatglm", NULL},
 	.keys  = (const struct wf_key[]){
 		{"padded_vocab_size vocab_size", "vocab_size", AT(vocab), 'i', 1, 1 << 24, 0},
+		{"kv_channels head_dim", "attention.key_length", AT(hdim), 'i', 1, 4096, 128},
 		{"multi_query_group_num num_key_value_heads", "attention.head_count_kv", AT(nkv), 'i', 1, 4096, 0},
 		{"multi_query_attention", NULL, AT(multi_query), 'b', 0, 1, 1},
 		{"add_qkv_bias attention_bias", NULL, AT(qkv_bias), 'b', 0, 1, 0},

@@ -87,6 +87,7 @@ const wf_arch wf_arch_gpt_oss = {
 	.hf    = (const char *const[]){"gpt_oss", NULL},
 	.gguf  = (const char *const[]){"gpt-oss", NULL},
 	.keys  = (const struct wf_key[]){
+		{"head_dim", "attention.key_length", AT(hdim), 'i', 1, 4096, 64},
 		{"attention_bias", NULL, AT(qkv_bias), 'b', 0, 1, 1},
 		{"rope.rope_theta rope_theta", "rope.freq_base", AT(theta), 'f', 1, 1e12, 150000},
 		{"swiglu_alpha", NULL, AT(glu_alpha), 'f', 1e-6, 1e6, 1.702},

@@ -51,6 +51,10 @@ const wf_arch wf_arch_llama = {
 	.name  = "llama",
 	.hf    = (const char *const[]){"llama", "mistral", "mixtral", NULL},
 	.gguf  = (const char *const[]){"llama", NULL},
+	.keys  = (const struct wf_key[]){
+		{"rms_norm_eps", "attention.layer_norm_rms_epsilon", offsetof(wf_config, eps), 'f', 0, 1, 1e-6},
+		{0}
+	},
 	.names = (const struct wf_name[]){
 		{"blk.%d.ffn_gate_inp", "model.layers.%d.block_sparse_moe.gate"},
 		{"blk.%d.ffn_gate.%d",  "model.layers.%d.block_sparse_moe.experts.%d.w1"},

@@ -29,6 +29,10 @@ const wf_arch wf_arch_qwen2 = {
 	.name  = "qwen2",
 	.hf    = (const char *const[]){"qwen2", NULL},
 	.gguf  = (const char *const[]){"qwen2", NULL},
+	.keys  = (const struct wf_key[]){
+		{"rms_norm_eps", "attention.layer_norm_rms_epsilon", offsetof(wf_config, eps), 'f', 0, 1, 1e-6},
+		{0}
+	},
 	.names = (const struct wf_name[]){WF_USUAL_NAMES, {NULL, NULL}},
 	.build = build,
 };

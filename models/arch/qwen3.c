@@ -57,10 +57,17 @@ static const struct wf_name names[] = {
 	{NULL, NULL}
 };
 
+#define EPS {"rms_norm_eps", "attention.layer_norm_rms_epsilon", offsetof(wf_config, eps), 'f', 0, 1, 1e-6}
+
 const wf_arch wf_arch_qwen3 = {
 	.name  = "qwen3",
 	.hf    = (const char *const[]){"qwen3", NULL},
 	.gguf  = (const char *const[]){"qwen3", NULL},
+	.keys  = (const struct wf_key[]){
+		{"head_dim", "attention.key_length", offsetof(wf_config, hdim), 'i', 1, 4096, 128},
+		EPS,
+		{0}
+	},
 	.names = names,
 	.build = build,
 };
@@ -69,6 +76,7 @@ const wf_arch wf_arch_qwen3moe = {
 	.name   = "qwen3moe",
 	.hf     = (const char *const[]){"qwen3_moe", NULL},
 	.gguf   = (const char *const[]){"qwen3moe", NULL},
+	.keys   = (const struct wf_key[]){EPS, {0}},
 	.names  = names,
 	.finish = finish,
 	.build  = build,

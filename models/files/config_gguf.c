@@ -105,6 +105,16 @@ static int read_sliding(const struct from *f, wf_arena *arena, wf_error *err, wf
 	return 0;
 }
 
+/* What config.json leaves out is its class's default; GGUF leaves out what the width and heads say. */
+static void head_size(const struct from *f, wf_config *c)
+{
+	char key[256];
+
+	full_key(f, "attention.key_length", key, sizeof key);
+	if (!gguf_has(f->file, key))
+		c->hdim = 0;
+}
+
 static int read_vocab(const gguf *file, wf_error *err, wf_config *c)
 {
 	struct gguf_array tokens;
@@ -169,5 +179,6 @@ int config_from_gguf(wf_arena *arena, wf_error *err, const gguf *file, const wf_
 	    read_scaling(&from, err, c) < 0 || read_sliding(&from, arena, err, c) < 0 ||
 	    read_vocab(file, err, c) < 0 || read_tokens(file, err, c) < 0)
 		return -1;
+	head_size(&from, c);
 	return config_finish(arena, err, arch, c);
 }
