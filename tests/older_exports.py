@@ -96,10 +96,11 @@ def stacked(tensors):
     out, parts = {}, {}
     for name, t in tensors.items():
         if ".experts." not in name:
-            out[name] = t
+            out[name.replace("block_sparse_moe", "mlp")] = t
             continue
-        base, rest = name.split(".experts.")
+        base, rest = name.replace("block_sparse_moe", "mlp").split(".experts.")
         number, which, _ = rest.split(".")
+        which = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}.get(which, which)
         parts.setdefault(base, {}).setdefault(int(number), {})[which] = t
     for base, experts in parts.items():
         gate, down = experts[0]["gate_proj"], experts[0]["down_proj"]

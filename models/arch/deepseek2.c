@@ -12,14 +12,10 @@ static wf_tensor *part_of_heads(wf_graph *g, const wf_config *c, wf_tensor *w, w
 
 static wf_tensor *queries(wf_graph *g, const wf_config *c, wf_tensor *x, wf_tensor *pos, int l)
 {
-	wf_tensor *w;
-
-	if (c->q_rank) {
+	if (c->q_rank)
 		x = wf_norm(g, c, wf_linear(g, x, c->q_rank, c->qkv_bias, "blk.%d.attn_q_a", l), "blk.%d.attn_q_a_norm", l);
-		w = wf_weight(g, WF_SHAPE(c->nhead * c->hdim, c->q_rank), "blk.%d.attn_q_b.weight", l);
-	} else {
-		w = wf_weight(g, WF_SHAPE(c->nhead * c->hdim, c->dim), "blk.%d.attn_q.weight", l);
-	}
+	wf_tensor *w = wf_weight(g, WF_SHAPE(c->nhead * c->hdim, wf_last(x)), c->q_rank ? "blk.%d.attn_q_b.weight" :
+		"blk.%d.attn_q.weight", l);
 	return wf_join(g, part_of_heads(g, c, w, x, c->hdim, 0, c->nope_dim),
 		wf_rotate(g, c, part_of_heads(g, c, w, x, c->hdim, c->nope_dim, c->rope_dim), pos));
 }
@@ -72,9 +68,8 @@ static wf_tensor *feedforward(wf_graph *g, const wf_config *c, wf_tensor *x, int
 	wf_tensor *gates = wf_gates(g, logits, ids, sigmoid ? WF_GATE_SIGMOID : WF_GATE_SOFTMAX, c->expert_norm,
 		c->expert_scale);
 	wf_tensor *y = wf_expert_ffn(g, c, x, ids, gates, l);
-	int64_t shared = c->nexpert_shared * c->expert_ffn;
 
-	return shared ? wf_add(g, y, wf_gated_ffn(g, c, x, shared, false, "_shexp", l)) : y;
+	return c->nexpert_shared ? wf_add(g, y, wf_gated_ffn(g, c, x, c->nexpert_shared * c->expert_ffn, false, "_shexp", l)) : y;
 }
 
 static void build(wf_graph *g, const wf_config *c)
@@ -121,6 +116,7 @@ const wf_arch wf_arch_deepseek2 = {
 		{"qk_rope_head_dim", "rope.dimension_count", AT(rope_dim), 'i', 2, 4096, 64},
 		{"q_lora_rank", "attention.q_lora_rank", AT(q_rank), 'i', 0, 1 << 20, 0},
 		{"kv_lora_rank", "attention.kv_lora_rank", AT(kv_rank), 'i', 1, 1 << 20, NAN},
+		{"rms_norm_eps", "attention.layer_norm_rms_epsilon", AT(eps), 'f', 0, 1, 1e-6},
 		{"rope_interleave", NULL, AT(rope_pairs), 'b', 0, 1, 1},
 		{"rope.mscale_all_dim", "rope.scaling.yarn_log_multiplier", AT(rope_mscale_all), 'f', 0, 1e3, 0},
 		{"routed_scaling_factor", "expert_weights_scale", AT(expert_scale), 'f', 1e-6, 1e6, 1},
@@ -139,6 +135,8 @@ const wf_arch wf_arch_deepseek2 = {
 		{"blk.%d.ffn_gate.%d",             "model.layers.%d.mlp.experts.%d.gate_proj"},
 		{"blk.%d.ffn_up.%d",               "model.layers.%d.mlp.experts.%d.up_proj"},
 		{"blk.%d.ffn_down.%d",             "model.layers.%d.mlp.experts.%d.down_proj"},
+		{"blk.%d.ffn_gate_up_exps.weight", "model.layers.%d.mlp.experts.gate_up_proj"},
+		{"blk.%d.ffn_down_exps.weight",    "model.layers.%d.mlp.experts.down_proj"},
 		{"blk.%d.ffn_gate_shexp",          "model.layers.%d.mlp.shared_experts.gate_proj"},
 		{"blk.%d.ffn_up_shexp",            "model.layers.%d.mlp.shared_experts.up_proj"},
 		{"blk.%d.ffn_down_shexp",          "model.layers.%d.mlp.shared_experts.down_proj"},

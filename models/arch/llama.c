@@ -60,6 +60,9 @@ const wf_arch wf_arch_llama = {
 		{"blk.%d.ffn_gate.%d",  "model.layers.%d.block_sparse_moe.experts.%d.w1"},
 		{"blk.%d.ffn_down.%d",  "model.layers.%d.block_sparse_moe.experts.%d.w2"},
 		{"blk.%d.ffn_up.%d",    "model.layers.%d.block_sparse_moe.experts.%d.w3"},
+		{"blk.%d.ffn_gate_inp", "model.layers.%d.mlp.gate"},
+		{"blk.%d.ffn_gate_up_exps.weight", "model.layers.%d.mlp.experts.gate_up_proj"},
+		{"blk.%d.ffn_down_exps.weight",    "model.layers.%d.mlp.experts.down_proj"},
 		WF_USUAL_NAMES,
 		{NULL, NULL}
 	},

@@ -11,15 +11,17 @@ for dir in tests/golden/* "$shared"/golden/*; do
 		check "$m $o" $weft verify -m "$dir" --tolerance 1e-8 $o
 	done
 	check "$m bf16" $weft verify -m "$dir" --act bf16 --tolerance 1e-2
-	$weft dump -m "$dir" --stage build --cache-type f32 -o "$tmp/a" 2> /dev/null
-	check "$m from its text form" $weft verify -m "$dir" --tolerance 1e-8 --graph "$tmp/a"
+	if [ $m != phi3-long ]; then            # whose frequencies depend on the context a graph is made for
+		$weft dump -m "$dir" --stage build --cache-type f32 -o "$tmp/a" 2> /dev/null
+		check "$m from its text form" $weft verify -m "$dir" --tolerance 1e-8 --graph "$tmp/a"
+	fi
 	$weft dump -m "$dir" --stage place -o "$tmp/a" 2> /dev/null
 	$weft dump --graph "$tmp/a" --stage place -o "$tmp/b" 2> /dev/null
 	check "$m placed, printed, parsed, printed" cmp "$tmp/a" "$tmp/b"
 	check "$m planned from its config" $weft plan -m "$dir/config.json"
 	check "$m explained" $weft explain -m "$dir"
 	kinds="v4 bare"
-	case $m in gemma3) kinds="$kinds nested" ;; qwen3-moe) kinds="$kinds stacked" ;; esac
+	case $m in gemma3) kinds="$kinds nested" ;; *moe* | mixtral | deepseek*) kinds="$kinds stacked" ;; esac
 	for kind in $kinds; do
 		rm -rf "$tmp/old"
 		check "$m written as $kind" python3 tests/older_exports.py "$dir" "$tmp/old" $kind
