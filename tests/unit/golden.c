@@ -76,12 +76,15 @@ static int step(struct run *r, const int32_t *token, int n)
 	return 0;
 }
 
-static bool open_run(struct run *r, const wf_model *m, bool define, int threads)
+/* opened: tokens the reference saw when it chose its frequencies. */
+static bool open_run(struct run *r, const wf_model *model, int64_t opened, bool define, int threads)
 {
 	struct side *a = &r->side;
+	wf_model as_opened = *model, *m = &as_opened;
 
 	*r = (struct run){.define = define, .vocab = m->config.vocab};
 	a->arena = wf_arena_new();
+	m->config.opened = opened;
 	a->g = wf_model_graph(m, a->arena, &a->err);
 	if (!a->g)
 		return false;
@@ -181,7 +184,7 @@ static int run_case(const wf_model *m, const char *what, char name, const struct
 	double error = INFINITY;
 	int wrong = -1;
 
-	bool good = open_run(&r, m, define, threads) && feed(&r, e, chunk, &error);
+	bool good = open_run(&r, m, e->nprompt, define, threads) && feed(&r, e, chunk, &error);
 	if (good)
 		wrong = generate(&r, e);
 	bool back = !good || pages_given_back(&r);
