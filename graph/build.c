@@ -341,6 +341,8 @@ wf_tensor *wf_node(wf_graph *g, const wf_op *op, wf_tensor *const *in, int nin, 
 	}
 	if (t.constant)
 		t.dtype = WF_F32;
+	else if (op->kind == WF_MOVE && !in[0]->constant)
+		t.dtype = in[0]->dtype;
 	if (op->shape(g, &t) || check_dims(g, op->name, g->scope, t.ndim, t.dim))
 		return &g->dummy;
 	return intern(g, &t);

@@ -137,15 +137,6 @@ __device__ inline float warp_max(float x)
 	return x;
 }
 
-/* Floats in the order of unsigned integers; with a row number below, the first of equal values wins. */
-__device__ inline wide ranked(float x, unsigned row)
-{
-	unsigned bits = __float_as_uint(x);
-	bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-	return (wide)bits << 32 | (0xffffffffu - row);
-}
-__device__ inline unsigned ranked_row(wide r) { return 0xffffffffu - (unsigned)r; }
-
 /* True in the thread block that comes last of n to this counter, which is zero again afterwards.
  * What the others wrote before is then visible to all threads of that block.  All threads call it. */
 __device__ inline bool arrives_last(unsigned *counter, unsigned n, unsigned *shared_word)

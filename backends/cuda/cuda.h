@@ -154,13 +154,51 @@ void page_cache(struct page *, const wf_tensor *cache);             /* functions
 int  page_class(const wf_plan *, const wf_tensor *cache);           /* its KV class */
 const char *page_done(struct page *, wf_error *, const char *title, const char *skeleton);
 
-/* ---- dot.c: the hooks of a product ------------------------------------------------------------------ */
+/* ---- dot.c: the hooks of a product; dot_pair.c dot_feed.c dot_store.c: its parts ------------------------ */
+
+enum { DOT_MAXREGION = 8, DOT_MAXMEMBER = 64 };
+
+enum dot_pairing { ALONE, NEIGHBOURS, HALVES, LANES, ACROSS, ACROSS_SECOND };
+
+struct dot_region {
+	int64_t start, n;                     /* columns of the anchor */
+	enum dot_pairing pairing;
+	int64_t head, half;                   /* HALVES: values of a head, distance of a pair; LANES: block is half */
+	int with;                             /* ACROSS: the region that holds b */
+	int64_t unit, units;                  /* first unit, how many */
+};
+
+struct dot_site {                                 /* a member's value in the straight line */
+	int region;                           /* -1: not after the anchor */
+	int width;                            /* 1 or 2 scalars */
+	const char *val[2], *at[2];           /* expressions: the scalar, its index in the member's row */
+};
+
+struct dot {
+	struct page *page;
+	const wf_kernel *kernel;
+	const wf_tensor *anchor;
+	const char *why;                      /* what it cannot do; NULL so far */
+	struct dot_region region[DOT_MAXREGION];
+	int nregion;
+	bool pair;
+	struct dot_site site[DOT_MAXMEMBER];
+	const wf_tensor *residual;            /* fetched early */
+};
+
+int  dot_refuse(struct dot *, const char *why);       /* -1; the first reason is kept */
+int  dot_analyse(struct dot *);                       /* regions, pairs and the members' sites */
+int  dot_region_of(const struct dot *, const wf_tensor *cols);
+int  dot_add_feed(struct dot *);
+void dot_add_store(struct dot *);
 
 enum { EMIT_FEED = 1, EMIT_STORE = 2 };
 /* x8, lift and drop8; row_at and store.  NULL, or why the group cannot be written so. */
 const char *emit_dot_hooks(struct page *, const wf_kernel *, int what);
 /* A bare product of rows in memory, or made ready in scratch; f32 to scratch. */
 void emit_plain_hooks(struct page *, const wf_kernel *, bool ready);
+/* x_row: such rows as they are. */
+void emit_row_hook(struct page *, const wf_kernel *, bool ready);
 
 /* ---- rows.c: the hooks of a kernel that works row by row ------------------------------------------------ */
 
@@ -219,9 +257,18 @@ const struct cuda_gpu *emit_known_gpu(const char *arch);            /* limits of
 int  emit_room(const struct cuda_gpu *, int slots);   /* bytes of shared memory for each of `slots` blocks of a multiprocessor */
 bool emit_is_16bit(wf_dtype);
 int64_t emit_width(const wf_tensor *);                /* values of a row */
+int  emit_member(const wf_kernel *, const wf_tensor *);      /* its place; -1 */
+bool emit_is(const wf_tensor *, const char *op);
+double emit_attr(const wf_tensor *, const char *name);
 struct emit_launch *emit_add(struct emit *, const char *function);
 int  emit_finish(struct emit *, struct page *, struct emit_launch *, const char *part, const char *skeleton);
 int  emit_refuse(struct emit *, const char *why);     /* -1 */
+/* A launch of rows.cuh: arguments of emit_row_hooks; part: "-feed". */
+int  emit_rows(struct emit *, const char *part, const wf_tensor *anchor, const wf_tensor *result, const char *product);
+
+/* ---- emit_dot.c ------------------------------------------------------------------------------------------- */
+
+int  emit_dot(struct emit *);
 
 /* ---- emit_attend.c ---------------------------------------------------------------------------------------- */
 

@@ -31,7 +31,7 @@ template <> struct format<iq4_xs> { static constexpr int LEN = 256, BYTES = 136;
 
 __device__ inline float scale_at(const byte *p) { return to_float(half{*(const unsigned short *)p}); }
 
-/* Eight bytes, four to a word. */
+/* Eight bytes from an even address, four to a word. */
 __device__ inline uint2 bytes8(const byte *p)
 {
 	const unsigned short *h = (const unsigned short *)p;
@@ -188,6 +188,96 @@ __device__ inline void decode8(const byte *b, int i, float (&v)[8], iq4_xs *)
 	uint2 x = run32(b + 8 + run * 16, i % 4);
 	for (int k = 0; k < 8; k++)
 		v[k] = scale * iq4_value(byte_of(x, k));
+}
+
+/* ---- operands of matrix products -------------------------------------------------------------------- */
+
+/* packed8(block, i, type, half): the same values in 16 bits, for the matrix units, without a detour through
+ * float: a small whole number q is the half 1024 + q but for its upper byte, and less 1024 it is exact.
+ * A scale that is a product is rounded once more than above. */
+template <typename W, typename M> __device__ inline uint4 packed8(const byte *b, int i, W *tag, M)
+{
+	float v[8];
+	decode8(b, i, v, tag);
+	return pack8<M>(v);
+}
+
+/* Bytes 0 and 1 of x, or 2 and 3, as halves 1024 + q, and what `less` (twice a half) takes off. */
+__device__ inline unsigned low_two(unsigned x, unsigned less) { return add2(__byte_perm(x, 0x64646464u, 0x4140), less); }
+__device__ inline unsigned high_two(unsigned x, unsigned less) { return add2(__byte_perm(x, 0x64646464u, 0x4342), less); }
+__device__ inline unsigned twice(unsigned short x) { return x | (unsigned)x << 16; }
+enum : unsigned { LESS_1024 = 0xe400e400u, LESS_1032 = 0xe408e408u, LESS_1056 = 0xe420e420u, LESS_1152 = 0xe480e480u };
+
+__device__ inline uint4 scaled(uint2 x, unsigned less, unsigned scale)
+{
+	return make_uint4(mul2(low_two(x.x, less), scale), mul2(high_two(x.x, less), scale), mul2(low_two(x.y, less), scale),
+		mul2(high_two(x.y, less), scale));
+}
+
+__device__ inline uint4 scaled_plus(uint2 x, unsigned scale, unsigned offset)
+{
+	return make_uint4(fma2(low_two(x.x, LESS_1024), scale, offset), fma2(high_two(x.x, LESS_1024), scale, offset),
+		fma2(low_two(x.y, LESS_1024), scale, offset), fma2(high_two(x.y, LESS_1024), scale, offset));
+}
+
+__device__ inline uint4 packed8(const byte *b, int i, q4_0 *, half)
+{
+	return scaled(run32(b + 2, i), LESS_1032, twice(*(const unsigned short *)b));
+}
+
+__device__ inline uint4 packed8(const byte *b, int i, q4_1 *, half)
+{
+	const unsigned short *h = (const unsigned short *)b;
+	return scaled_plus(run32(b + 4, i), twice(h[0]), twice(h[1]));
+}
+
+__device__ inline uint4 packed8(const byte *b, int i, q8_0 *, half)
+{
+	uint2 x = bytes8(b + 2 + 8 * i);
+	return scaled(make_uint2(x.x ^ 0x80808080u, x.y ^ 0x80808080u), LESS_1152, twice(*(const unsigned short *)b));
+}
+
+/* Scale and negative offset of a run from the 16 bytes a block of q4_k or q5_k begins with. */
+__device__ inline uint2 run_scale(uint4 head, int run)
+{
+	unsigned s[3] = {head.y, head.z, head.w}, low, high;
+	if (run < 4) {
+		low = s[0] >> 8 * run & 63;
+		high = s[1] >> 8 * run & 63;
+	} else {
+		low = (s[2] >> 8 * (run - 4) & 15) | (s[0] >> (8 * (run - 4) + 6) & 3) << 4;
+		high = (s[2] >> (8 * (run - 4) + 4) & 15) | (s[1] >> (8 * (run - 4) + 6) & 3) << 4;
+	}
+	unsigned both = mul2(add2((low | high << 16) | 0x64006400u, LESS_1024), head.x ^ 0x80000000u);
+	return make_uint2(__byte_perm(both, both, 0x1010), __byte_perm(both, both, 0x3232));
+}
+
+/* Blocks of whole 16 bytes, in rows that begin at such. */
+__device__ inline uint4 packed8(const byte *b, int i, q4_k *, half)
+{
+	int run = i / 4;
+	uint2 s = run_scale(*(const uint4 *)b, run), x = *(const uint2 *)(b + 16 + run / 2 * 32 + i % 4 * 8);
+	return scaled_plus(nibbles(x, run % 2), s.x, s.y);
+}
+
+__device__ inline uint4 packed8(const byte *b, int i, q5_k *, half)
+{
+	int run = i / 4;
+	uint2 s = run_scale(*(const uint4 *)b, run), x = *(const uint2 *)(b + 48 + run / 2 * 32 + i % 4 * 8);
+	uint2 fifth = *(const uint2 *)(b + 16 + i % 4 * 8), q = nibbles(x, run % 2);
+	q.x |= (fifth.x >> run & 0x01010101u) << 4;
+	q.y |= (fifth.y >> run & 0x01010101u) << 4;
+	return scaled_plus(q, s.x, s.y);
+}
+
+__device__ inline uint4 packed8(const byte *b, int i, q6_k *, half)
+{
+	int run = i / 2, part = run % 8 / 2, at = run % 2 * 16 + i % 2 * 8;
+	float scale = scale_at(b + 208) * (float)(signed char)b[192 + run];
+	uint2 x = nibbles(bytes8(b + run / 8 * 64 + part % 2 * 32 + at), part / 2), high = bytes8(b + 128 + run / 8 * 32 + at);
+	x.x |= (high.x >> part * 2 & 0x03030303u) << 4;
+	x.y |= (high.y >> part * 2 & 0x03030303u) << 4;
+	return scaled(x, LESS_1056, twice(from_float<half>(scale).bits));
 }
 
 /* ---- any type: values k..k+7 of a row, k a multiple of 8 ------------------------------------------- */

@@ -18,9 +18,8 @@
  *   struct args          the kernel's one parameter, pointers in the host's order
  *   row_at(p, unit, side)             address of a row; matrices begin at multiples of 16 bytes
  *   x8(p, token, k, v)                activations k..k+7 of a token, zero past COLS
- *   store(p, unit, token, a, b, extra)   the epilogue; returns what ARGMAX compares
- *   fetch(p, unit, token)             with FETCH: what store gets as extra, a FETCHED (float); called before
- *                                     the weights are there, so that what must be looked up is
+ *   store(p, unit, token, a, b, extra)   the epilogue
+ *   fetch(p, unit, token)             with FETCH: what store gets as extra; called before the weights are there
  *   count(p)                          tokens of this step
  */
 #ifndef DOT_CUH
@@ -59,10 +58,6 @@ enum { WLEN = format<WTYPE>::LEN, WBYTES = format<WTYPE>::BYTES };
 enum : long long { ROW_BYTES = (long long)COLS / WLEN * WBYTES };
 enum { XALIGNED = COLS * sizeof(XTYPE) % 16 == 0, YALIGNED = ROWS * sizeof(YTYPE) % 16 == 0 };
 
-#ifndef FETCHED
-#define FETCHED float
-#endif
-
 #ifndef HOOKS
 struct args { const struct table *table; const byte *w; const XTYPE *x; YTYPE *y; };
 
@@ -75,13 +70,12 @@ __device__ inline void x8(const args &p, int token, int k, float (&v)[8])
 {
 	load8_of<XALIGNED>(p.x + (size_t)token * COLS, k, COLS, v);
 }
-__device__ inline float store(const args &p, int unit, int token, float a, float b, FETCHED)
+__device__ inline void store(const args &p, int unit, int token, float a, float b, float)
 {
 	YTYPE *y = p.y + (size_t)token * ROWS;
 	y[PAIR ? 2 * unit : unit] = from_float<YTYPE>(a);
 	if (PAIR)
 		y[2 * unit + 1] = from_float<YTYPE>(b);
-	return a;
 }
 #endif
 
@@ -126,28 +120,34 @@ __device__ inline void stream_open(const args &p, stream &s, int first, int last
 	}
 }
 
+/* 16 bytes of a piece into its slot.  `from` is where they lie if every piece is SNUG, else where the piece
+ * begins; `left` bytes of the row are left from there. */
+__device__ inline void copy_column(byte *to, const byte *from, int column, int left)
+{
+	enum { WHOLE = SNUG && COLS % CHUNK == 0 };
+	if (WHOLE)
+		copy16(shared_at(to), from);
+	else if (SNUG)
+		copy16(shared_at(to), from, at_least(0, at_most(16, left - column * 16)));
+	else if (DENSE)
+		for (int k = 0; k < 16; k += 2)
+			*(unsigned short *)(to + k) = column * 16 + k < left ? *(const unsigned short *)(from + column * 16 + k) : 0;
+	else {
+		int skew = (int)((size_t)from & 15);
+		copy16(shared_at(to), from - skew + column * 16, at_least(0, at_most(16, left + skew - column * 16)));
+	}
+}
+
+__device__ inline int bytes_left(int chunk) { return (int)(ROW_BYTES - (long long)chunk * PIECE < PIECE ? ROW_BYTES - (long long)chunk * PIECE : PIECE); }
+
 /* Ask for a chunk, and go on to the one `stride` further. */
 __device__ inline void stream_request(stream &s, byte *stage, int chunk, int stride)
 {
-	enum { WHOLE = SNUG && COLS % CHUNK == 0 };
-	int left = WHOLE ? PIECE : (int)at_most(PIECE, (int)(ROW_BYTES - (long long)chunk * PIECE));
 	for (int i = 0; i < COPIES; i++) {
 		int u = threadIdx.x % 32 + 32 * i, r = u / (SLOT / 16), column = u % (SLOT / 16);
 		if (SLOT % 32 && r > 15)
 			break;
-		byte *to = stage + r * SLOT + (column ^ swizzle(r)) * 16;
-		if (WHOLE)
-			copy16(shared_at(to), s.from[i]);
-		else if (SNUG)
-			copy16(shared_at(to), s.from[i], at_least(0, at_most(16, left - column * 16)));
-		else if (DENSE)
-			for (int k = 0; k < 16; k += 2)
-				*(unsigned short *)(to + k) = column * 16 + k < left ?
-					*(const unsigned short *)(s.from[i] + column * 16 + k) : 0;
-		else {
-			int skew = (int)((size_t)s.from[i] & 15);
-			copy16(shared_at(to), s.from[i] - skew + column * 16, at_least(0, at_most(16, left + skew - column * 16)));
-		}
+		copy_column(stage + r * SLOT + (column ^ swizzle(r)) * 16, s.from[i], column, bytes_left(chunk));
 		s.from[i] += stride * PIECE;
 	}
 }
@@ -178,29 +178,22 @@ __device__ inline void piece8(const byte *stage, int r, unsigned skew, int i, fl
 /* The same, as operand of a matrix product. */
 __device__ inline uint4 piece8_packed(const byte *stage, int r, unsigned skew, int i)
 {
-	if constexpr (same<WTYPE, MTYPE>::value)
+	if constexpr (same<WTYPE, MTYPE>::value) {
 		return *(const uint4 *)(stage + r * SLOT + (i ^ swizzle(r)) * 16);
-	float v[8];
-	piece8(stage, r, skew, i, v);
-	return pack8<MTYPE>(v);
+	} else if constexpr (!DENSE) {
+		return packed8(stage + r * SLOT + skew + 8 * i / WLEN * WBYTES, 8 * i % WLEN / 8, (WTYPE *)0, MTYPE{});
+	} else {
+		float v[8];
+		piece8(stage, r, skew, i, v);
+		return pack8<MTYPE>(v);
+	}
 }
 
-/* ---- greedy choice ----------------------------------------------------------------------------------- */
-
-#ifdef ARGMAX
-/* Every thread's best of a token meets in p.best[token]; the last block hands it out and clears it.
- * p.best is [tokens], p.counter one word, both zero before the first step.  `best` is [n] in shared memory,
- * all zero. */
-__device__ inline void choose(const args &p, wide *best, int n, unsigned *shared_word)
+/* Which piece lane c of a row's four takes m-th.  Where low and high nibbles of eight bytes are pieces two
+ * apart, a lane takes both, one after the other. */
+__device__ inline int lane_piece(int c, int m)
 {
-	__syncthreads();
-	for (int t = threadIdx.x; t < n; t += blockDim.x)
-		atomicMax(p.best + t, best[t]);
-	if (!arrives_last(p.counter, gridDim.x, shared_word))
-		return;
-	for (int t = threadIdx.x; t < n; t += blockDim.x)
-		chosen(p, t, (int)ranked_row(atomicExch(p.best + t, 0)));
+	return WLEN == 32 && WBYTES < 32 ? 4 * (m / 2 * 2 + c / 2) + c % 2 + m % 2 * 2 : c + 4 * m;
 }
-#endif
 
 #endif

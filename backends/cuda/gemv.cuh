@@ -2,9 +2,10 @@
  *
  * The step of a single stream is reading weights, so everything here serves that.  A block takes an
  * equal share of the rows, whatever their number; its warps take turns along the columns of 16 rows
- * and add up at the end of each tile.  Weights are requested before grid_wait(), and the next kernel
- * is let in when the last request is out: with two blocks to a multiprocessor (SLOTS 2) its requests
- * are under way while ours drain, so memory never falls idle between kernels.
+ * and add up at the end of each tile.  Weights are requested before grid_wait(), and the next kernel is let
+ * in at once: its block takes the multiprocessor when ours leaves it.  One block with 160 KB under way reads
+ * faster than two with 96 KB each, of which a multiprocessor may get two of one kernel and none of the next
+ * (H200: 3.45 ms a step of Llama-2-7B against 3.79; asking the second level cache for more: 3.64).
  *
  * Matrix units (MMA 1): 16 rows by 16 columns of weights are the A operand, up to eight tokens the B
  * operand.  The sum over k may run in any order, so a lane's operands of two products are simply
@@ -19,9 +20,8 @@
  *           asked for after the weights waits behind them.
  *   NORM    1: rows are normalised on the way in (hooks lift(x), drop8(p, k, sum, v): the ROW op's);
  *   ROW_CENTRED  1: after their mean is taken off
- *   ARGMAX  rows compete per token: hook chosen(p, token, row); args has wide *best, unsigned *counter
- * Launch: any number of blocks, best SLOTS per multiprocessor times their number but one per kernel:
- *   grid = multiprocessors; WARPS * 32 threads; GEMV_SMEM bytes of dynamic shared memory. */
+ * Launch: any number of blocks, best one per multiprocessor; WARPS * 32 threads; GEMV_SMEM bytes of
+ * dynamic shared memory. */
 #include "dot.cuh"
 
 #ifndef TOKENS
@@ -55,9 +55,8 @@ enum {
 	AT_X = WARPS * STAGES * STAGE,
 	AT_PARTS = AT_X + TOKENS * PADDED * XBYTES,
 	AT_SUMS = AT_PARTS + SETS * WARPS * TOKENS * PART * 4,
-	AT_DESK = AT_SUMS + (WARPS + 1) * TOKENS * 4,
-	AT_BEST = AT_DESK + 8 * SETS + 7 & ~7,
-	AT_END = AT_BEST + TOKENS * 8,
+	AT_DESK = AT_SUMS + 2 * WARPS * TOKENS * 4 + 7 & ~7,
+	AT_END = AT_DESK + 2 * SETS * 8,
 	GEMV_SMEM = AT_END
 };
 static_assert(TOKENS <= 8, "one B operand");
@@ -82,41 +81,36 @@ __device__ inline void put8(int token, int k8, const float (&v)[8])
 		store8((float *)staged(token, k8), v);
 }
 
-__device__ inline void staged8(int token, int k8, float (&v)[8])
-{
-	if constexpr (MMA)
-		load8((const MTYPE *)staged(token, k8), v);
-	else
-		load8((const float *)staged(token, k8), v);
-}
+/* A thread has the same columns of every token: a norm's weight is read once for all of them.  Few are
+ * kept in registers from load to store, many are loaded anew. */
+enum { RUNS = ceil_div(PADDED / 8, THREADS), KEPT = RUNS * TOKENS <= 4 };
 
-/* Sums over the block of a number for each token. */
-__device__ inline float *block_sums(float (&sum)[TOKENS])
-{
-	float *parts = (float *)(smem + AT_SUMS), *total = parts + WARPS * TOKENS;
-	for (int t = 0; t < TOKENS; t++) {
-		float s = warp_sum(sum[t]);
-		if (threadIdx.x % 32 == 0)
-			parts[threadIdx.x / 32 * TOKENS + t] = s;
-		sum[t] = 0;
-	}
-	__syncthreads();
-	if (threadIdx.x < TOKENS) {
-		float s = 0;
-		for (int i = 0; i < WARPS; i++)
-			s += parts[i * TOKENS + threadIdx.x];
-		total[threadIdx.x] = s;
-	}
-	__syncthreads();
-	return total;
-}
+struct columns { float v[KEPT ? RUNS * TOKENS : 1][8]; };
 
-/* A thread has the same columns of every token: a norm's weight is read once for all of them. */
-#define OWN_COLUMNS(k8) (int k8 = threadIdx.x; k8 < PADDED / 8; k8 += THREADS)
+/* f(token, k, v) for this thread's columns k..k+7 of n tokens, as the norm finds them. */
+template <typename F> __device__ inline void each8(const args &p, columns &c, int first, int n, bool load, F f)
+{
+#pragma unroll
+	for (int r = 0; r < RUNS; r++)
+#pragma unroll
+		for (int t = 0; t < TOKENS; t++) {
+			int k = (threadIdx.x + r * THREADS) * 8;
+			float (&v)[8] = c.v[KEPT ? r * TOKENS + t : 0];
+			if (t >= n || k >= PADDED)
+				continue;
+			if (load || !KEPT) {
+				for (int i = 0; i < 8; i++)
+					v[i] = 0;
+				if (k < COLS)
+					x8(p, first + t, k, v);
+			}
+			f(t, k, v);
+		}
+}
 
 __device__ inline void load_x(const args &p, int first, int n)
 {
-	enum { RUNS = ceil_div(PADDED / 8, THREADS), AT_ONCE = 4 };
+	enum { AT_ONCE = 4 };
 	for (int m = 0; m < RUNS * TOKENS; m += AT_ONCE) {
 		float v[AT_ONCE][8] = {};
 #pragma unroll
@@ -135,52 +129,59 @@ __device__ inline void load_x(const args &p, int first, int n)
 }
 
 #if NORM
-__device__ inline void normalise(const args &p, int n)
+/* Sums over the block of a number for each token; `turn` tells apart two in a row. */
+__device__ inline void block_sums(float (&sum)[TOKENS], int turn)
 {
-	float sum[TOKENS] = {}, *total, v[8];
-#if ROW_CENTRED
-	for OWN_COLUMNS(k8)
-#pragma unroll
-		for (int t = 0; t < TOKENS; t++)
-			if (t < n) {
-				staged8(t, k8, v);
-				sum[t] += ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
-			}
-	total = block_sums(sum);
-	for OWN_COLUMNS(k8)
-		for (int t = 0; t < n; t++) {
-			staged8(t, k8, v);
-			for (int i = 0; i < 8; i++)
-				v[i] = 8 * k8 + i < COLS ? v[i] - total[t] / COLS : 0;
-			put8(t, k8, v);
-		}
+	float *parts = (float *)(smem + AT_SUMS) + turn * WARPS * TOKENS;
+	for (int t = 0; t < TOKENS; t++) {
+		float s = warp_sum(sum[t]);
+		if (threadIdx.x % 32 == 0)
+			parts[t * WARPS + threadIdx.x / 32] = s;
+		sum[t] = 0;
+	}
 	__syncthreads();
+	for (int t = 0; t < TOKENS; t++)
+#pragma unroll
+		for (int i = 0; i < WARPS; i++)
+			sum[t] += parts[t * WARPS + i];
+}
+
+__device__ inline void normalise(const args &p, int first, int n)
+{
+	columns c;
+	float mean[TOKENS] = {}, sum[TOKENS] = {};
+#if ROW_CENTRED
+	each8(p, c, first, n, true, [&](int t, int, float (&v)[8]) {
+		mean[t] += ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
+	});
+	block_sums(mean, 0);
+	for (int t = 0; t < TOKENS; t++)
+		mean[t] /= COLS;
 #endif
-	for OWN_COLUMNS(k8)
-#pragma unroll
-		for (int t = 0; t < TOKENS; t++)
-			if (t < n) {
-				staged8(t, k8, v);
-				for (int i = 0; i < 8; i++)
-					sum[t] += lift(v[i]);
-			}
-	total = block_sums(sum);
-	for OWN_COLUMNS(k8)
-#pragma unroll
-		for (int t = 0; t < TOKENS; t++)
-			if (t < n && 8 * k8 < COLS) {
-				staged8(t, k8, v);
-				drop8(p, 8 * k8, total[t], v);
-				put8(t, k8, v);
-			}
+	each8(p, c, first, n, !ROW_CENTRED, [&](int t, int k, float (&v)[8]) {
+		for (int i = 0; i < 8; i++)
+			sum[t] += k + i < COLS ? lift(v[i] - mean[t]) : 0;
+	});
+	block_sums(sum, 1);
+	each8(p, c, first, n, false, [&](int t, int k, float (&v)[8]) {
+		float y[8];
+		for (int i = 0; i < 8; i++)
+			y[i] = v[i] - mean[t];
+		if (k < COLS)
+			drop8(p, k, sum[t], y);
+		for (int i = 0; i < 8; i++)
+			y[i] = k + i < COLS ? y[i] : 0;
+		put8(t, k / 8, y);
+	});
 }
 #endif
 
 __device__ inline void stage_x(const args &p, int first, int n)
 {
-	load_x(p, first, n);
 #if NORM
-	normalise(p, n);
+	normalise(p, first, n);
+#else
+	load_x(p, first, n);
 #endif
 	__syncthreads();
 }
@@ -219,7 +220,9 @@ __device__ inline void take_direct(sums &s, unsigned row, unsigned token, int ch
 __device__ inline void take(sums &s, const byte *stage, int chunk, const unsigned (&low)[2])
 {
 	int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4, token = at_most(g, TOKENS - 1);
-	for (int i = c; i < CHUNK / 8; i += 4) {
+#pragma unroll
+	for (int m = 0; m < CHUNK / 32; m++) {
+		int i = lane_piece(c, m);
 		uint4 a = piece8_packed(stage, g, low[0], i), b = piece8_packed(stage, g + 8, low[1], i);
 		uint4 x = *(const uint4 *)staged(token, chunk * (CHUNK / 8) + i);
 		mma(s.d[0], {a.x, b.x, a.y, b.y}, x.x, x.y, MTYPE{});
@@ -311,10 +314,10 @@ __device__ inline void request(const args &p, const work &w, place &at, byte *st
 enum { LANE_UNITS = ceil_div(UNIT_ROWS * TOKENS, 32) };    /* units a lane finishes of a tile */
 
 /* What the epilogue needs from memory, asked for before the tile's weights are there. */
-__device__ inline void fetch_extra(const args &p, const work &w, int tile, int token0, int n, FETCHED (&extra)[LANE_UNITS])
+__device__ inline void fetch_extra(const args &p, const work &w, int tile, int token0, int n, float (&extra)[LANE_UNITS])
 {
 	for (int i = 0; i < LANE_UNITS; i++) {
-		extra[i] = FETCHED{};
+		extra[i] = 0;
 #ifdef FETCH
 		int item = threadIdx.x % 32 + 32 * i, t = item / UNIT_ROWS;
 		int unit = w.first + tile % w.tiles * UNIT_ROWS + item % UNIT_ROWS;
@@ -326,7 +329,7 @@ __device__ inline void fetch_extra(const args &p, const work &w, int tile, int t
 
 /* Add up what the warps found and hand it over. */
 __device__ inline void finish(const args &p, const work &w, const float *parts, int tile, int token0, int n,
-		const FETCHED (&extra)[LANE_UNITS])
+		const float (&extra)[LANE_UNITS])
 {
 	for (int i = 0; i < LANE_UNITS; i++) {
 		int item = threadIdx.x % 32 + 32 * i, t = item / UNIT_ROWS, j = item % UNIT_ROWS;
@@ -340,38 +343,32 @@ __device__ inline void finish(const args &p, const work &w, const float *parts, 
 			if (PAIR)
 				b += parts[(k * TOKENS + t) * PART + j + 8];
 		}
-		[[maybe_unused]] float y = store(p, unit, token0 + t, a, b, extra[i]);
-#ifdef ARGMAX
-		atomicMax((wide *)(smem + AT_BEST) + t, ranked(y, unit));
-#endif
+		store(p, unit, token0 + t, a, b, extra[i]);
 	}
 }
 
-/* A warp leaves its part of a tile and goes on; the one that comes last finishes the tile.  No barrier: a
- * barrier would wait for the slowest request of every tile.  Parts of SETS tiles have room. */
-struct desk { unsigned arrived[SETS], finished[SETS]; };
+/* A warp leaves its part of a tile and goes on; each tile is finished by one of them, in turn, when all
+ * have come.  No barrier of the block: it would wait for the slowest request of every tile.  Parts of SETS
+ * tiles have room.  Every lane arrives for itself: racecheck follows no __syncwarp before an arrival. */
+struct desk { wide full[SETS], free[SETS]; };
+
+__device__ inline desk &the_desk() { return *(desk *)(smem + AT_DESK); }
+__device__ inline bool finishes(int tile) { return tile % WARPS == (int)threadIdx.x / 32; }
 
 __device__ inline void hand_in(const args &p, const work &w, const sums &s, int tile, int token0, int n,
-		const FETCHED (&extra)[LANE_UNITS])
+		const float (&extra)[LANE_UNITS])
 {
-	volatile desk *d = (volatile desk *)(smem + AT_DESK);
-	int set = tile % SETS, lane = threadIdx.x % 32;
+	int set = tile % SETS, turn = tile / SETS;
 	float *parts = (float *)(smem + AT_PARTS) + set * (WARPS * TOKENS * PART);
-	bool last = false;
-	while (d->finished[set] != (unsigned)(tile / SETS))
-		pause();
-	__syncwarp();
+	if (turn > 0)
+		barrier_wait(&the_desk().free[set], turn - 1 & 1);
 	leave(s, parts + threadIdx.x / 32 * (TOKENS * PART));
-	__threadfence_block();
-	__syncwarp();
-	if (lane == 0)
-		last = atomicInc((unsigned *)&d->arrived[set], WARPS - 1) == WARPS - 1;
-	if (!__any_sync(~0u, last))
+	barrier_arrive(&the_desk().full[set]);
+	if (!finishes(tile))
 		return;
+	barrier_wait(&the_desk().full[set], turn & 1);
 	finish(p, w, parts, tile, token0, n, extra);
-	__syncwarp();
-	if (lane == 0)
-		d->finished[set] = tile / SETS + 1;
+	barrier_arrive(&the_desk().free[set]);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) gemv(const __grid_constant__ args p)
@@ -389,8 +386,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) gemv(const __grid_c
 	place_at(p, w, asked);
 	for (int i = 0; i < STAGES; i++)
 		request(p, w, asked, ring + i * STAGE);
-	if (threadIdx.x < (AT_END - AT_DESK) / 4)
-		((unsigned *)(smem + AT_DESK))[threadIdx.x] = 0;
+	if (threadIdx.x < SETS) {
+		barrier_init(&the_desk().full[threadIdx.x], THREADS);
+		barrier_init(&the_desk().free[threadIdx.x], 32);
+	}
 	n = count(p);
 	grid_wait();
 	unsigned row = lane_row(ring), token = lane_token();
@@ -400,8 +399,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) gemv(const __grid_c
 			__syncthreads();
 			stage_x(p, token0, here);
 		}
-		FETCHED extra[LANE_UNITS];
-		fetch_extra(p, w, tile, token0, here, extra);
+		float extra[LANE_UNITS];
+		if (finishes(tile))
+			fetch_extra(p, w, tile, token0, here, extra);
 		sums acc = {};
 		size_t low[LANE_ROWS];
 		lane_rows(p, w.first + tile % w.tiles * UNIT_ROWS, w.last, low);
@@ -424,7 +424,4 @@ extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) gemv(const __grid_c
 		at -= CHUNKS;
 		hand_in(p, w, acc, tile, token0, here, extra);
 	}
-#ifdef ARGMAX
-	choose(p, (wide *)(smem + AT_BEST), at_most(n, TOKENS), (unsigned *)(smem + AT_SUMS));
-#endif
 }

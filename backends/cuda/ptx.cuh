@@ -54,6 +54,28 @@ __device__ inline float tanh_fast(float x)
 	return y;
 }
 
+/* Two halves at a time. */
+__device__ inline unsigned add2(unsigned a, unsigned b)
+{
+	unsigned y;
+	asm("add.rn.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+	return y;
+}
+
+__device__ inline unsigned mul2(unsigned a, unsigned b)
+{
+	unsigned y;
+	asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+	return y;
+}
+
+__device__ inline unsigned fma2(unsigned a, unsigned b, unsigned c)
+{
+	unsigned y;
+	asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(y) : "r"(a), "r"(b), "r"(c));
+	return y;
+}
+
 /* ---- matrix products ---------------------------------------------------------------------------- */
 
 /* d += a b for a[16][16], b[16][8].  Lane 4g+c holds a[g][2c..], a[g+8][2c..], a[g][2c+8..],
@@ -125,6 +147,32 @@ __device__ inline void touch(float x) { asm volatile("" :: "f"(x)); }
 
 /* ---- between threads ---------------------------------------------------------------------------- */
 
+/* A barrier in shared memory that n arrivals complete, again and again; waiting for its completion
+ * number 0, 1, ... takes that number's parity.  What was written before an arrival is seen after the wait. */
+__device__ inline void barrier_init(wide *b, int n)
+{
+	asm volatile("mbarrier.init.shared.b64 [%0], %1;" :: "r"(shared_at(b)), "r"(n) : "memory");
+}
+
+__device__ inline void barrier_arrive(wide *b)
+{
+	asm volatile("{\n\t.reg .b64 state;\n\tmbarrier.arrive.shared.b64 state, [%0];\n\t}" :: "r"(shared_at(b)) : "memory");
+}
+
+__device__ inline void barrier_wait(wide *b, int parity)
+{
+	unsigned done;
+	do
+#if defined __CUDA_ARCH__ && __CUDA_ARCH__ >= 900
+		asm volatile("{\n\t.reg .pred p;\n\tmbarrier.try_wait.parity.shared.b64 p, [%1], %2;\n\tselp.u32 %0, 1, 0, p;\n\t}"
+			: "=r"(done) : "r"(shared_at(b)), "r"(parity) : "memory");
+#else
+		asm volatile("{\n\t.reg .pred p;\n\tmbarrier.test_wait.parity.shared.b64 p, [%1], %2;\n\tselp.u32 %0, 1, 0, p;\n\t}"
+			: "=r"(done) : "r"(shared_at(b)), "r"(parity) : "memory");
+#endif
+	while (!done);
+}
+
 /* Adds 1; what was written before, by this block, is seen by whoever finds its own addition the last. */
 __device__ inline unsigned arrive(unsigned *counter)
 {
@@ -133,8 +181,6 @@ __device__ inline unsigned arrive(unsigned *counter)
 		: "=r"(before) : "l"(__cvta_generic_to_global(counter)) : "memory");
 	return before;
 }
-
-__device__ inline void pause() { asm volatile("nanosleep.u32 20;"); }
 
 /* ---- launch order -------------------------------------------------------------------------------- */
 

@@ -27,29 +27,12 @@ static int refuse(struct rows *r, const char *why)
 
 static int member(const struct rows *r, const wf_tensor *t)
 {
-	for (int i = 0; i < r->kernel->nnode; i++)
-		if (r->kernel->node[i] == t)
-			return i;
-	return -1;
-}
-
-static bool is(const wf_tensor *t, const char *op)
-{
-	return !strcmp(t->op->name, op);
+	return emit_member(r->kernel, t);
 }
 
 static int64_t attribute(const wf_tensor *t, const char *name)
 {
-	return (int64_t)t->attr[wf_attr_index(t->op, name)];
-}
-
-static int64_t row_length(const wf_tensor *t)
-{
-	int64_t n = 1;
-
-	for (int i = t->ndim == 1 ? 0 : 1; i < t->ndim; i++)
-		n *= t->dim[i];
-	return n;
+	return (int64_t)emit_attr(t, name);
 }
 
 /* Does the anchor need t? */
@@ -89,21 +72,21 @@ static bool eight(int64_t n)
 
 static bool fits_eight(const wf_tensor *t)
 {
-	bool fits = eight(row_length(t)) && (t->op->kind != WF_ROW || eight(wf_last(t)));
+	bool fits = eight(emit_width(t)) && (t->op->kind != WF_ROW || eight(wf_last(t)));
 
-	if (is(t, "rope"))
-		fits &= eight(wf_last(t)) && (attribute(t, "pairs") ? eight(2 * row_length(t->in[2])) : eight(row_length(t->in[2])));
-	if (is(t, "join"))
+	if (emit_is(t, "rope"))
+		fits &= eight(wf_last(t)) && (attribute(t, "pairs") ? eight(2 * emit_width(t->in[2])) : eight(emit_width(t->in[2])));
+	if (emit_is(t, "join"))
 		fits &= eight(wf_last(t->in[0])) && eight(wf_last(t->in[1]));
-	if (is(t, "cols"))
+	if (emit_is(t, "cols"))
 		fits &= eight(attribute(t, "start"));
-	if (is(t, "lane"))
+	if (emit_is(t, "lane"))
 		fits &= eight(attribute(t, "block"));
 	if (t->op->state)
-		fits &= eight(wf_last(t->in[0])) && eight(wf_last(t->in[1])) && eight(row_length(t->in[1]));
+		fits &= eight(wf_last(t->in[0])) && eight(wf_last(t->in[1])) && eight(emit_width(t->in[1]));
 	for (int k = 0; k < t->nin; k++)
 		if (t->op->kind == WF_MAP)
-			fits &= eight(row_length(t->in[k]));
+			fits &= eight(emit_width(t->in[k]));
 	return fits;
 }
 
@@ -122,7 +105,7 @@ static void load(struct rows *r, const wf_tensor *t, const char *i, const char *
 {
 	struct page *p = r->page;
 	int id = member(r, t);
-	long long n = row_length(t);
+	long long n = emit_width(t);
 
 	if (id >= 0 && (ours(r, t) || t == r->anchor)) {
 		page_add(p, "\tn%d(p, r, %s, %s);\n", id, i, to);
@@ -157,7 +140,7 @@ static void do_map(struct rows *r, const wf_tensor *t)
 static void do_norm(struct rows *r, const wf_tensor *t, int id, int64_t first)
 {
 	struct page *p = r->page;
-	long long n = wf_last(t), segments = row_length(t) / n;
+	long long n = wf_last(t), segments = emit_width(t) / n;
 	bool centred = strstr(t->op->cuda, "ROW_CENTRED") != NULL;
 	const char *at = segments == 1 ? page_format(p, "%lld", (long long)first) :
 		page_format(p, "%lld + i / %lld", (long long)first, n);
@@ -178,7 +161,7 @@ static void do_norm(struct rows *r, const wf_tensor *t, int id, int64_t first)
 static void do_rope(struct rows *r, const wf_tensor *t)
 {
 	struct page *p = r->page;
-	long long head = wf_last(t), half = row_length(t->in[2]);
+	long long head = wf_last(t), half = emit_width(t->in[2]);
 	const char *freq = page_value(p, t->in[2]);
 
 	page_pointer(p, PAGE_TABLE, NULL, "const struct table *", "table");
@@ -212,7 +195,7 @@ static void do_take(struct rows *r, const wf_tensor *t)
 	const char *at = ids->op != &wf_op_input ? NULL : !strcmp(ids->name, "rows") ? "p.table->row[r.t]" :
 		!strcmp(ids->name, "tokens") ? "token_at(*p.table, r.t)" :
 		!strcmp(ids->name, "positions") ? "p.table->pos[r.t]" : NULL;
-	long long n = row_length(t);
+	long long n = emit_width(t);
 
 	if (!at || ours(r, table) || (quantised && r->width != 8)) {
 		refuse(r, "rows picked in a way it cannot follow");
@@ -246,14 +229,14 @@ static void do_move(struct rows *r, const wf_tensor *t)
 
 	if (t->op->view)
 		load(r, t->in[0], "i", "v");
-	else if (is(t, "cols"))
+	else if (emit_is(t, "cols"))
 		load(r, t->in[0], attribute(t, "start") ? page_format(p, "i + %lld", (long long)attribute(t, "start")) : "i", "v");
-	else if (is(t, "lane")) {
+	else if (emit_is(t, "lane")) {
 		long long of = attribute(t, "of"), at = attribute(t, "at"), block = attribute(t, "block");
 		load(r, t->in[0], page_format(p, "(i / %lld * %lld + %lld) * %lld + i %% %lld", block, of, at, block, block), "v");
-	} else if (is(t, "take"))
+	} else if (emit_is(t, "take"))
 		do_take(r, t);
-	else if (is(t, "join"))
+	else if (emit_is(t, "join"))
 		do_join(r, t);
 	else
 		refuse(r, "an order of values it cannot follow");
@@ -274,7 +257,7 @@ static void add_member(struct rows *r, const wf_tensor *t, int id)
 		do_map(r, t);
 	else if (is_sum(t))
 		do_norm(r, t, id, r->nsum);
-	else if (is(t, "rope"))
+	else if (emit_is(t, "rope"))
 		do_rope(r, t);
 	else if (t->op->kind == WF_MOVE)
 		do_move(r, t);
@@ -288,7 +271,7 @@ static void add_member(struct rows *r, const wf_tensor *t, int id)
 static void add_sums_of(struct rows *r, const wf_tensor *t, int id)
 {
 	struct page *p = r->page;
-	long long n = wf_last(t), segments = row_length(t) / n;
+	long long n = wf_last(t), segments = emit_width(t) / n;
 	bool centred = strstr(t->op->cuda, "ROW_CENTRED") != NULL;
 	const char *less = "";
 
@@ -311,7 +294,7 @@ static void add_sums(struct rows *r)
 		const wf_tensor *t = r->kernel->node[i];
 		if (!ours(r, t) || !is_sum(t))
 			continue;
-		long long n = wf_last(t), segments = row_length(t) / n;
+		long long n = wf_last(t), segments = emit_width(t) / n;
 		bool centred = strstr(t->op->cuda, "ROW_CENTRED") != NULL;
 		if (centred)
 			page_add(r->page, "\tsegment_sums<%lld, %lld>(part%d{p, r, -1}, r.sum + %lld);\n", segments, n, i, (long long)at + segments);
@@ -336,16 +319,16 @@ static void store_value(struct rows *r, const wf_tensor *t)
 	const char *pointer = scratch ? page_pointer(p, PAGE_ROWS, NULL, page_format(p, "%s *", page_type(p, t)), "ready") :
 		page_value(p, t);
 
-	each_run(r, row_length(t));
+	each_run(r, emit_width(t));
 	load(r, t, "i", "v");
-	page_add(p, "\t\tstore_run(p.%s + (size_t)r.t * %lld + i, v);\n\t}\n", pointer, (long long)row_length(t));
+	page_add(p, "\t\tstore_run(p.%s + (size_t)r.t * %lld + i, v);\n\t}\n", pointer, (long long)emit_width(t));
 }
 
 static void append_cache(struct rows *r, const wf_tensor *t)
 {
 	for (int v = 0; v < 2; v++) {
 		long long n = wf_last(t->in[v]);
-		each_run(r, row_length(t->in[v]));
+		each_run(r, emit_width(t->in[v]));
 		load(r, t->in[v], "i", "v");
 		page_add(r->page, "\t\tstore_run(%s_of(p, r.t, i / %lld) + i %% %lld, v);\n\t}\n", v ? "value" : "key", n, n);
 	}
@@ -371,7 +354,7 @@ static void add_product(struct rows *r)
 	page_add(r->page, "__device__ inline void n%d(const args &p, const row &r, int i, float *v)      /* %s */\n"
 		"{\n\tload_run(p.%s + (size_t)r.t * %lld + i, v);\n}\n\n", member(r, r->anchor), r->anchor->op->name,
 		page_pointer(r->page, PAGE_PRODUCT, NULL, page_format(r->page, "const %s *", r->product), "product"),
-		(long long)row_length(r->anchor));
+		(long long)emit_width(r->anchor));
 }
 
 static void count_sums(struct rows *r)
@@ -381,7 +364,7 @@ static void count_sums(struct rows *r)
 	for (int i = 0; i < r->kernel->nnode; i++) {
 		const wf_tensor *t = r->kernel->node[i];
 		if (ours(r, t) && is_sum(t))
-			n += row_length(t) / wf_last(t) * (strstr(t->op->cuda, "ROW_CENTRED") ? 2 : 1);
+			n += emit_width(t) / wf_last(t) * (strstr(t->op->cuda, "ROW_CENTRED") ? 2 : 1);
 	}
 	page_define(r->page, "SUMS", "%lld", (long long)n);
 }

@@ -1,0 +1,153 @@
+/* dot_feed.c - what feeds a product: x8, and for a norm lift and drop8.
+ *
+ * From memory to the product there is one line of ops: first moves, which only change where a value is
+ * read, then maps and at most one norm, eight columns at a time. */
+#include "backends/cuda/cuda.h"
+
+#include <string.h>
+
+static bool has_word(const wf_tensor *t, const char *word)
+{
+	return t->op->cuda && strstr(t->op->cuda, word);
+}
+
+struct feed {
+	const wf_tensor *base;                /* in memory */
+	const wf_tensor *op[DOT_MAXMEMBER];       /* from memory to the product */
+	int n, norm;                          /* op[norm] is the ROW; n: none */
+};
+
+
+static int find_feed(struct dot *d, struct feed *f)
+{
+	const wf_tensor *t = d->anchor->in[1];
+	int n = 0;
+
+	*f = (struct feed){0};
+	for (; emit_member(d->kernel, t) >= 0; t = t->in[0])
+		f->n++;
+	f->base = t;
+	for (t = d->anchor->in[1]; emit_member(d->kernel, t) >= 0; t = t->in[0])
+		f->op[f->n - ++n] = t;
+	f->norm = f->n;
+	bool moves = true;
+	for (int i = 0; i < f->n; i++) {
+		wf_kind kind = f->op[i]->op->kind;
+		if (kind == WF_ROW && (f->norm < f->n || f->op[i]->ndim != 2 || !has_word(f->op[i], "lift")))
+			return dot_refuse(d, "two norms before the product");
+		if (kind == WF_ROW)
+			f->norm = i;
+		if (kind == WF_MOVE && !moves && !f->op[i]->op->view)
+			return dot_refuse(d, "values move after they are computed");
+		if (kind == WF_MOVE && emit_is(f->op[i], "lane") && (int64_t)emit_attr(f->op[i], "block") % 8)
+			return dot_refuse(d, "lanes narrower than 8");
+		moves &= kind == WF_MOVE;
+	}
+	return wf_dtypes[f->base->dtype].block > 1 ? dot_refuse(d, "rows of a quantised table feed it") : 0;
+}
+
+static void load8(struct dot *d, const wf_tensor *t, const char *row, const char *k, const char *to)
+{
+	const char *pointer = page_value(d->page, t), *type = page_type(d->page, t);
+	int64_t n = emit_width(t), bytes = !strcmp(type, "float") ? 4 : 2;
+	const char *offset = row ? page_format(d->page, " + (size_t)%s * %lld", row, (long long)n) : "";
+
+	page_add(d->page, "\tload8_of<%s>(p.%s%s, %s, %lld, %s);\n", n * bytes % 16 ? "false" : "true", pointer, offset, k,
+		(long long)n, to);
+}
+
+/* v[i] = op(v[i], ...) for eight columns from k. */
+static void map8(struct dot *d, const wf_tensor *t, int i, bool has_token)
+{
+	const char *call = page_format(d->page, "%s(v[i]", page_function(d->page, t));
+
+	for (int k = 1; k < t->nin; k++) {
+		if (!has_token && !t->in[k]->constant)
+			dot_refuse(d, "values of two kernels meet before the product");
+		const char *w = page_format(d->page, "w%d_%d", i, k);
+		page_add(d->page, "\tfloat %s[8];\n", w);
+		load8(d, t->in[k], t->in[k]->constant ? NULL : "token", "k", w);
+		call = page_format(d->page, "%s, %s[i]", call, w);
+	}
+	page_add(d->page, "\tfor (int i = 0; i < 8; i++)\n\t\tv[i] = %s);\n", call);
+}
+
+static const char *row_index(struct dot *d, const wf_tensor *ids)
+{
+	const char *at = ids->op != &wf_op_input ? NULL : !strcmp(ids->name, "rows") ? "p.table->row[token]" :
+		!strcmp(ids->name, "tokens") ? "token_at(*p.table, token)" : NULL;
+
+	if (!at) {
+		dot_refuse(d, "rows picked by a computed number");
+		return "token";
+	}
+	page_pointer(d->page, PAGE_TABLE, NULL, "const struct table *", "table");
+	return at;
+}
+
+static void add_x8(struct dot *d, const struct feed *f)
+{
+	const char *row = "token", *k = "k";
+	int i = 0;
+
+	for (; i < f->norm; i++)
+		if (f->op[i]->op->kind == WF_MAP)
+			page_op(d->page, f->op[i], NULL);
+	page_add(d->page, "__device__ inline void x8(const args &p, int token, int k, float (&v)[8])\n{\n");
+	for (i = 0; i < f->n && f->op[i]->op->kind == WF_MOVE; i++) {
+		const wf_tensor *t = f->op[i];
+		if (emit_is(t, "take"))
+			row = row_index(d, t->in[1]);
+		else if (emit_is(t, "cols"))
+			k = page_format(d->page, "%s + %lld", k, (long long)emit_attr(t, "start"));
+		else if (emit_is(t, "lane"))
+			k = page_format(d->page, "((%s) / %lld * 2 + %d) * %lld + (%s) %% %lld", k, (long long)emit_attr(t, "block"),
+				(int)emit_attr(t, "at"), (long long)emit_attr(t, "block"), k, (long long)emit_attr(t, "block"));
+		else if (!t->op->view)
+			dot_refuse(d, "an order of values it cannot follow");
+	}
+	load8(d, f->base, row, k, "v");
+	for (; i < f->norm; i++)
+		if (f->op[i]->op->kind == WF_MAP)
+			map8(d, f->op[i], i, true);
+	page_add(d->page, "}\n\n");
+}
+
+static void add_norm(struct dot *d, const struct feed *f)
+{
+	const wf_tensor *norm = f->norm < f->n ? f->op[f->norm] : NULL;
+	const char *call = "drop(v[i], sum";
+
+	if (!norm)
+		return;
+	page_define(d->page, "NORM", "1");
+	page_op(d->page, norm, (const struct page_word[]){{"ROW", "COLS"}, {NULL, NULL}});
+	for (int i = f->norm + 1; i < f->n; i++)
+		if (f->op[i]->op->kind == WF_MAP)
+			page_op(d->page, f->op[i], NULL);
+	page_add(d->page, "__device__ inline void drop8(const args &p, int k, float sum, float (&v)[8])\n{\n");
+	for (int k = 1; k < norm->nin; k++) {
+		page_add(d->page, "\tfloat w%d[8];\n", k);
+		load8(d, norm->in[k], NULL, "k", page_format(d->page, "w%d", k));
+		call = page_format(d->page, "%s, w%d[i]", call, k);
+	}
+	if (norm->nin < norm->op->nin + norm->op->nopt)
+		call = page_format(d->page, "%s, 0", call);
+	page_add(d->page, "\tfor (int i = 0; i < 8; i++)\n\t\tv[i] = %s);\n", call);
+	for (int i = f->norm + 1; i < f->n; i++)
+		if (f->op[i]->op->kind == WF_MAP)
+			map8(d, f->op[i], i, false);
+	page_add(d->page, "}\n\n");
+}
+
+int dot_add_feed(struct dot *d)
+{
+	struct feed f;
+
+	if (find_feed(d, &f))
+		return -1;
+	page_define(d->page, "XTYPE", "%s", page_type(d->page, f.base));
+	add_x8(d, &f);
+	add_norm(d, &f);
+	return d->why ? -1 : 0;
+}

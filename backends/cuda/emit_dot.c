@@ -1,0 +1,318 @@
+/* emit_dot.c - products: which of three ways, by how many rows there are.
+ *
+ * Up to GEMV_MOST rows: one kernel with all that feeds and follows the product.  Up to SKINNY_MOST: rows made
+ * ready in scratch where anything feeds it, then one kernel with all that follows.  Beyond: the library.
+ * What follows but does not fit such a kernel (a norm over heads, say) works row by row on the bare
+ * product, left in scratch. */
+#include "backends/cuda/cuda.h"
+
+#include <string.h>
+
+enum { GEMV_MOST = 4, GEMV_TOKENS = 8, SKINNY_MOST = 16, SKINNY_MOST_OTHER = 64, ROWS_THREADS = 256 };
+
+/* Bytes of 16 rows' chunk in dot.cuh's ring. */
+static int stage_bytes(const wf_tensor *w)
+{
+	const struct wf_dtype_info *type = &wf_dtypes[w->dtype];
+	bool dense = type->block == 1;
+	int piece = (dense ? 64 : 256) / type->block * type->bytes;
+	bool snug = wf_row_bytes(w->dtype, w->dim[1]) % 16 == 0 && piece % 16 == 0;
+
+	return 16 * ((snug || dense ? piece : piece + 29) / 16 * 16);
+}
+
+static bool uses_mma(const struct emit *e)
+{
+	return emit_is_16bit(e->plan->g->act);
+}
+
+/* What both skeletons are told, and the launch. */
+static void define_product(struct emit *e, struct page *p, struct emit_launch *l, int tokens, int warps, int stages)
+{
+	page_define(p, "MMA", "%d", uses_mma(e));
+	if (uses_mma(e))
+		page_define(p, "MTYPE", "%s", e->plan->g->act == WF_BF16 ? "bf16" : "half");
+	page_define(p, "TOKENS", "%d", tokens);
+	page_define(p, "WARPS", "%d", warps);
+	page_define(p, "STAGES", "%d", stages);
+	page_define(p, "PAGE_TOKENS", "%d", e->page_tokens);
+	l->threads = (unsigned)warps * 32;
+	l->grid_x = (unsigned)e->gpu->sms;
+}
+
+/* Does anything stand between memory and the product, or between it and memory? */
+static bool has_feed(const struct emit *e)
+{
+	const wf_tensor *x = e->kernel->anchor->in[1];
+
+	while (e->plan->value[x->id].kernel == e->kernel->id && x->op->view)
+		x = x->in[0];
+	return e->plan->value[x->id].kernel == e->kernel->id;
+}
+
+static int emit_feed(struct emit *e)
+{
+	const wf_tensor *anchor = e->kernel->anchor, *x = anchor->in[1];
+
+	if (!has_feed(e))
+		return 0;
+	e->work->row_bytes = emit_width(x) * wf_dtypes[x->dtype].bytes;
+	return emit_rows(e, "-feed", anchor, x, NULL);
+}
+
+static int emit_after(struct emit *e, const char *type)
+{
+	e->work->product_bytes = emit_width(e->kernel->anchor) * (!strcmp(type, "float") ? 4 : 2);
+	return emit_rows(e, "-after", e->kernel->anchor, NULL, type);
+}
+
+/* ---- a few rows: gemv.cuh ------------------------------------------------------------------------------ */
+
+struct gemv { int tokens, warps, stages, slots; };
+
+/* About what gemv.cuh will need, a little more; the page asserts that it fits, and says how much it is. */
+static int gemv_smem(const wf_tensor *w, bool mma, int tokens, int warps, int stages)
+{
+	int chunk = wf_dtypes[w->dtype].block == 1 ? 64 : 256, padded = (int)((w->dim[1] + chunk - 1) / chunk) * chunk;
+
+	return warps * stages * stage_bytes(w) + tokens * padded * (mma ? 2 : 4) +
+		(tokens > 2 ? 2 : 4) * warps * tokens * 20 * 4 + 2 * warps * tokens * 4 + 128;
+}
+
+/* The most tokens a pass can hold, then the most warps, then the most under way: one block with 160 KB of
+ * requests reads faster than two with 80 each.  Half the warps leave room for the rows of a wide product:
+ * reading its weights twice costs more. */
+static struct gemv choose_gemv(const struct emit *e)
+{
+	const wf_tensor *w = e->kernel->anchor->in[0];
+	int most = e->rows < GEMV_TOKENS ? (int)e->rows : GEMV_TOKENS;
+
+	for (int tokens = most; tokens > 0; tokens = tokens > 1 ? (tokens + 1) / 2 : 0)
+		for (int warps = 16; warps >= 4; warps /= 2)
+			for (int stages = 80 / warps; stages >= 3; stages--) {
+				int smem = gemv_smem(w, uses_mma(e), tokens, warps, stages);
+				if (smem <= emit_room(e->gpu, 1))
+					return (struct gemv){tokens, warps, stages, 1};
+			}
+	return (struct gemv){0};
+}
+
+/* With all that feeds and follows it, or plain; 1 when its hooks cannot be written. */
+static int add_gemv(struct emit *e, const struct gemv *g, bool plain)
+{
+	struct emit_launch *l = emit_add(e, "gemv");
+	struct page p;
+
+	page_open(&p, e->arena, e->plan, e->kernel);
+	if (plain)
+		emit_plain_hooks(&p, e->kernel, has_feed(e));
+	else if (emit_dot_hooks(&p, e->kernel, EMIT_FEED | EMIT_STORE)) {
+		e->work->n--;
+		return 1;
+	}
+	define_product(e, &p, l, g->tokens, g->warps, g->stages);
+	page_define(&p, "PASSES", "%d", e->rows <= g->tokens);
+	page_define(&p, "SLOTS", "%d", g->slots);
+	l->weight = 3 + g->tokens;
+	p.tail = page_format(&p, "extern \"C\" __device__ int dynamic_smem = GEMV_SMEM;\n"
+		"static_assert(GEMV_SMEM <= %d, \"shared memory\");\n", emit_room(e->gpu, g->slots));
+	return emit_finish(e, &p, l, plain ? "-plain" : "", "gemv.cuh");
+}
+
+static int emit_gemv(struct emit *e)
+{
+	struct gemv g = choose_gemv(e);
+
+	if (!g.tokens)
+		return emit_refuse(e, "its rows do not fit shared memory");
+	int failed = add_gemv(e, &g, false);
+	return failed <= 0 ? failed : emit_feed(e) || add_gemv(e, &g, true) || emit_after(e, "float") ? -1 : 0;
+}
+
+/* ---- some tens of rows: skinny.cuh ------------------------------------------------------------------------ */
+
+struct skinny { int tokens, groups, warps, stages, xstages; };
+
+static int skinny_smem(const wf_tensor *w, const struct skinny *s)
+{
+	return s->warps * (s->stages * s->groups * stage_bytes(w) + s->xstages * s->tokens * 128 +
+		s->tokens * (16 * s->groups + 4) * 4 + 16 * s->groups * 8);
+}
+
+/* As many warps as two chunks each leave room for, each with few rows: a warp that computes asks for nothing.
+ * More rows at once only save reading activations again, which are small beside the weights. */
+static struct skinny choose_skinny(const struct emit *e)
+{
+	const wf_tensor *w = e->kernel->anchor->in[0];
+	bool dense = wf_dtypes[w->dtype].block == 1;
+	struct skinny s = {.tokens = 8};
+
+	while (s.tokens < e->rows)
+		s.tokens *= 2;
+	int groups = (int)((w->dim[0] + 16 * e->gpu->sms - 1) / (16 * e->gpu->sms)), most = s.tokens > 8 ? 3 : 2;
+	for (s.groups = groups < most ? groups : most; s.groups > 0; s.groups--)
+		for (s.warps = 16; s.warps >= 6; s.warps -= 2)
+			for (s.stages = 4; s.stages >= 2; s.stages--) {
+				s.xstages = dense ? s.stages : 5;
+				if (skinny_smem(w, &s) <= emit_room(e->gpu, 1))
+					return s;
+			}
+	return (struct skinny){0};
+}
+
+/* Its activations are whole operands in memory, its weights at multiples of 16 bytes or blocks. */
+static bool can_skinny(const struct emit *e)
+{
+	const wf_tensor *w = e->kernel->anchor->in[0], *x = e->kernel->anchor->in[1];
+	bool dense = wf_dtypes[w->dtype].block == 1;
+
+	return uses_mma(e) && x->dtype == e->plan->g->act && w->dim[1] % 8 == 0 &&
+		(!dense || wf_row_bytes(w->dtype, w->dim[1]) % 16 == 0) &&
+		(has_feed(e) || !page_is_output(e->plan, page_storage(e->plan, x))) && choose_skinny(e).tokens;
+}
+
+/* With all that follows it, or plain; 1 when its hooks cannot be written. */
+static int add_skinny(struct emit *e, bool plain)
+{
+	struct emit_launch *l = emit_add(e, "skinny");
+	struct skinny s = choose_skinny(e);
+	struct page p;
+
+	page_open(&p, e->arena, e->plan, e->kernel);
+	if (plain)
+		emit_plain_hooks(&p, e->kernel, has_feed(e));
+	else if (emit_dot_hooks(&p, e->kernel, EMIT_STORE)) {
+		e->work->n--;
+		return 1;
+	}
+	emit_row_hook(&p, e->kernel, has_feed(e));
+	define_product(e, &p, l, s.tokens, s.warps, s.stages);
+	page_define(&p, "GROUPS", "%d", s.groups);
+	page_define(&p, "XSTAGES", "%d", s.xstages);
+	l->weight = 5 + s.groups * s.tokens / 8;
+	p.tail = page_format(&p, "extern \"C\" __device__ int dynamic_smem = SKINNY_SMEM;\n"
+		"static_assert(SKINNY_SMEM <= %d, \"shared memory\");\n", emit_room(e->gpu, 1));
+	return emit_finish(e, &p, l, plain ? "-plain" : "", "skinny.cuh");
+}
+
+static int emit_skinny(struct emit *e)
+{
+	if (emit_feed(e))
+		return -1;
+	int failed = add_skinny(e, false);
+	return failed <= 0 ? failed : add_skinny(e, true) || emit_after(e, "float") ? -1 : 0;
+}
+
+/* ---- products of many rows: cuBLASLt, our own pages around it ------------------------------------------------ */
+
+static wf_dtype dtype_of(const char *type)
+{
+	return !strcmp(type, "float") ? WF_F32 : !strcmp(type, "bf16") ? WF_BF16 : WF_F16;
+}
+
+static void take_arg(struct page *p, enum page_source from, const wf_tensor *t, const char *name)
+{
+	page_pointer(p, from, t, "", name);
+}
+
+/* The one map after the product, when it adds another kernel's value of the same shape and type. */
+static const wf_tensor *only_sum(const struct emit *e, const wf_tensor **other)
+{
+	const wf_tensor *anchor = e->kernel->anchor, *sum = NULL;
+
+	for (int i = 0; i < e->kernel->nnode; i++) {
+		const wf_tensor *t = e->kernel->node[i];
+		if (t->id <= anchor->id)
+			continue;
+		if (sum || strcmp(t->op->name, "add") || (t->in[0] != anchor && t->in[1] != anchor))
+			return NULL;
+		sum = t;
+	}
+	if (!sum || e->plan->value[anchor->id].stored || page_is_output(e->plan, sum))
+		return NULL;
+	*other = sum->in[sum->in[0] == anchor];
+	return *other != anchor && !(*other)->constant && emit_width(*other) == emit_width(anchor) &&
+		e->plan->value[(*other)->id].kernel != e->kernel->id && (*other)->dtype == sum->dtype &&
+		!page_is_output(e->plan, *other) ? sum : NULL;
+}
+
+static bool ends_at_anchor(const struct emit *e)
+{
+	return e->kernel->node[e->kernel->nnode - 1] == e->kernel->anchor;
+}
+
+static const wf_tensor *behind_views(const struct emit *e, const wf_tensor *t)
+{
+	while (e->plan->value[t->id].kernel == e->kernel->id && t->op->view)
+		t = t->in[0];
+	return t;
+}
+
+/* Weights as the library reads them, row by row into scratch. */
+static int emit_unpack(struct emit *e)
+{
+	const wf_tensor *w = e->kernel->anchor->in[0];
+	struct emit_launch *l = emit_add(e, "rows");
+	struct page p;
+
+	page_open(&p, e->arena, e->plan, e->kernel);
+	emit_unpack_hooks(&p, w, page_type(&p, e->kernel->anchor->in[1]));
+	l->threads = ROWS_THREADS;
+	l->grid_x = (unsigned)w->dim[0];
+	l->weight = 1;
+	e->work->unpacked_bytes = w->dim[0] * w->dim[1] * wf_dtypes[e->kernel->anchor->in[1]->dtype].bytes;
+	return emit_finish(e, &p, l, "-unpack", "rows.cuh");
+}
+
+/* Where the result goes at once, when nothing but a sum with a residual follows; else scratch. */
+static int emit_library(struct emit *e, const wf_tensor *sum, const wf_tensor *other)
+{
+	const wf_tensor *anchor = e->kernel->anchor, *w = anchor->in[0], *x = anchor->in[1];
+	struct emit_launch *l = emit_add(e, "cublasLt");
+	struct page p;
+
+	page_open(&p, e->arena, e->plan, e->kernel);
+	take_arg(&p, w->dtype == x->dtype ? PAGE_CONSTANT : PAGE_UNPACKED, w, "w");
+	if (has_feed(e))
+		take_arg(&p, PAGE_ROWS, NULL, "x");
+	else
+		take_arg(&p, PAGE_VALUE, behind_views(e, x), "x");
+	if (sum || ends_at_anchor(e))
+		take_arg(&p, PAGE_VALUE, sum ? sum : anchor, "y");
+	else
+		take_arg(&p, PAGE_PRODUCT, NULL, "y");
+	if (sum)
+		take_arg(&p, PAGE_VALUE, other, "c");
+	l->M = w->dim[0];
+	l->K = w->dim[1];
+	l->in = x->dtype;
+	l->out = sum ? sum->dtype : !ends_at_anchor(e) ? x->dtype : dtype_of(page_type(&p, anchor));
+	l->name = "cublasLt";
+	l->narg = p.narg;
+	memcpy(l->arg, p.arg, sizeof p.arg[0] * (size_t)p.narg);
+	return 0;
+}
+
+static int emit_many(struct emit *e)
+{
+	const wf_tensor *anchor = e->kernel->anchor, *w = anchor->in[0], *x = anchor->in[1], *other = NULL;
+	const wf_tensor *sum = only_sum(e, &other);
+
+	if (emit_feed(e) || (w->dtype != x->dtype && emit_unpack(e)) || emit_library(e, sum, other))
+		return -1;
+	return sum || ends_at_anchor(e) ? 0 : emit_after(e, x->dtype == WF_F32 ? "float" : x->dtype == WF_BF16 ? "bf16" : "half");
+}
+
+/* Weights the library cannot read would have to be unpacked for it: for tens of rows our own kernels are faster,
+ * without matrix units in several passes. */
+int emit_dot(struct emit *e)
+{
+	const wf_tensor *anchor = e->kernel->anchor;
+	bool readable = anchor->in[0]->dtype == anchor->in[1]->dtype;
+
+	if (e->rows <= GEMV_MOST)
+		return emit_gemv(e);
+	if (e->rows <= (readable ? SKINNY_MOST : SKINNY_MOST_OTHER) && can_skinny(e))
+		return emit_skinny(e);
+	return readable || e->rows > SKINNY_MOST_OTHER ? emit_many(e) : emit_gemv(e);
+}
