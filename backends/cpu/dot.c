@@ -41,7 +41,7 @@ static int64_t chunk_columns(const struct cpu_exec *e, const struct cpu_kernel *
 		return (k->N + PANEL - 1) / PANEL * PANEL;
 	while (unit % PANEL)
 		unit += k->after.unit;
-	columns = k->N / (4 * team_size(e->team)) / unit * unit;
+	columns = k->N / ((rows == 1 ? 8 : 4) * team_size(e->team)) / unit * unit;
 	if (columns > most / unit * unit)
 		columns = most / unit * unit;
 	return columns < unit ? unit : columns;
