@@ -10,31 +10,37 @@
 
 enum side { LOAD, STORE };
 
+/* routed: of a product over chosen experts, or of the choice; only for a backend that lists it. */
 static const struct pair {
 	const char *name;
 	wf_kind producer, consumer;
 	enum side side;
+	bool routed;
 } pairs[] = {
-	{"row into dot.load",     WF_ROW,    WF_DOT,  LOAD},
-	{"map into dot.load",     WF_MAP,    WF_DOT,  LOAD},
-	{"move into dot.load",    WF_MOVE,   WF_DOT,  LOAD},
-	{"map into row.load",     WF_MAP,    WF_ROW,  LOAD},
-	{"move into row.load",    WF_MOVE,   WF_ROW,  LOAD},
-	{"map after dot.store",   WF_DOT,    WF_MAP,  STORE},
-	{"row after dot.store",   WF_DOT,    WF_ROW,  STORE},
-	{"move after dot.store",  WF_DOT,    WF_MOVE, STORE},
-	{"map after attend.store", WF_ATTEND, WF_MAP, STORE},
-	{"move after attend.store", WF_ATTEND, WF_MOVE, STORE},
-	{"map after row.store",   WF_ROW,    WF_MAP,  STORE},
-	{"move after row.store",  WF_ROW,    WF_MOVE, STORE},
-	{"map after map",         WF_MAP,    WF_MAP,  STORE},
-	{"move after map",        WF_MAP,    WF_MOVE, STORE},
-	{"map after move.store",  WF_MOVE,   WF_MAP,  STORE},
-	{"move after move.store", WF_MOVE,   WF_MOVE, STORE},
-	{NULL, WF_LEAF, WF_LEAF, LOAD}
+	{"row into dot.load",     WF_ROW,    WF_DOT,  LOAD, false},
+	{"map into dot.load",     WF_MAP,    WF_DOT,  LOAD, false},
+	{"move into dot.load",    WF_MOVE,   WF_DOT,  LOAD, false},
+	{"map into row.load",     WF_MAP,    WF_ROW,  LOAD, false},
+	{"move into row.load",    WF_MOVE,   WF_ROW,  LOAD, false},
+	{"map after dot.store",   WF_DOT,    WF_MAP,  STORE, false},
+	{"row after dot.store",   WF_DOT,    WF_ROW,  STORE, false},
+	{"move after dot.store",  WF_DOT,    WF_MOVE, STORE, false},
+	{"map after attend.store", WF_ATTEND, WF_MAP, STORE, false},
+	{"move after attend.store", WF_ATTEND, WF_MOVE, STORE, false},
+	{"map after row.store",   WF_ROW,    WF_MAP,  STORE, false},
+	{"move after row.store",  WF_ROW,    WF_MOVE, STORE, false},
+	{"map after map",         WF_MAP,    WF_MAP,  STORE, false},
+	{"move after map",        WF_MAP,    WF_MOVE, STORE, false},
+	{"map after move.store",  WF_MOVE,   WF_MAP,  STORE, false},
+	{"move after move.store", WF_MOVE,   WF_MOVE, STORE, false},
+	{"dot beside routed dot", WF_DOT,    WF_DOT,  STORE, true},
+	{"map after routed dot.store", WF_DOT, WF_MAP, STORE, true},
+	{"route after routed dot.store", WF_DOT, WF_ROUTE, STORE, true},
+	{"route after route.store", WF_ROUTE, WF_ROUTE, STORE, true},
+	{NULL, WF_LEAF, WF_LEAF, LOAD, false}
 };
 
-struct group { wf_tensor *anchor; int low, high, n; bool after_move; };
+struct group { wf_tensor *anchor; int low, high, n; bool paired; };
 
 struct fuser {
 	wf_plan *plan;
@@ -133,20 +139,20 @@ static void join(struct fuser *f, wf_tensor *t, int to)
 	b->n = 0;
 }
 
-static const struct pair *find_pair(wf_kind producer, wf_kind consumer, enum side side)
+static const struct pair *find_pair(wf_kind producer, wf_kind consumer, enum side side, bool routed)
 {
 	for (const struct pair *p = pairs; p->name; p++)
-		if (p->producer == producer && p->consumer == consumer && p->side == side)
+		if (p->producer == producer && p->consumer == consumer && p->side == side && p->routed == routed)
 			return p;
 	return NULL;
 }
 
-static bool offered(const wf_backend *backend, const char *rule)
+static bool offered(const wf_backend *backend, const struct pair *pair)
 {
 	if (!backend || !backend->fusions)
-		return true;
+		return !backend || !pair->routed;
 	for (const char *const *have = backend->fusions; *have; have++)
-		if (!strcmp(*have, rule))
+		if (!strcmp(*have, pair->name))
 			return true;
 	return false;
 }
@@ -167,7 +173,7 @@ static bool is_routed(const wf_tensor *anchor)
 
 static const char *load_blocker(struct fuser *f, const struct pair *pair, const wf_tensor *t)
 {
-	if (!offered(f->plan->backend, pair->name))
+	if (!offered(f->plan->backend, pair))
 		return "the backend has no such kernel";
 	if (t->op->state)
 		return "it writes the cache";
@@ -198,7 +204,7 @@ static void absorb_loads(struct fuser *f, wf_tensor *anchor)
 		wf_tensor *t = at->nin ? stream(at) : NULL;
 		if (!t || !computed(t) || f->group[t->id] == f->group[anchor->id])
 			return;
-		const struct pair *pair = find_pair(t->op->kind, kind, LOAD);
+		const struct pair *pair = find_pair(t->op->kind, kind, LOAD, false);
 		if (!pair)
 			return;
 		const char *blocker = is_routed(anchor) ? "the product's rows are routed" : load_blocker(f, pair, t);
@@ -234,9 +240,34 @@ static const char *operands_blocker(struct fuser *f, const wf_tensor *t, int gro
 	return NULL;
 }
 
+/* Its row of each chosen expert, by the anchor's choice: a bias. */
+static bool is_choice(const struct fuser *f, const wf_tensor *anchor, const wf_tensor *t)
+{
+	return t->op->kind == WF_MOVE && t->nin == 2 && t->in[0]->constant && t->in[1] == anchor->in[2] &&
+		f->info[f->group[t->id]].n == 1 && f->first[t->id + 1] - f->first[t->id] == 1;
+}
+
+/* What follows a product over chosen experts: maps of its own rows, then one mix of them. */
+static const char *routed_blocker(struct fuser *f, const wf_tensor *from, const wf_tensor *t)
+{
+	const struct group *group = &f->info[f->group[from->id]];
+
+	if (t->op->kind == WF_ROUTE)
+		return t->in[0] != from || from->ndim != 3 || t->ndim != 2 ? "it only chooses by this value" :
+			group->paired ? "it sums what two products make" : NULL;
+	for (int k = 0; k < t->nin && t->ndim == 3; k++) {
+		const wf_tensor *x = t->in[k];
+		if (computed(x) && f->group[x->id] != f->group[from->id] && !is_choice(f, group->anchor, x))
+			return "its rows are not in the experts' order";
+		if (!computed(x) && wf_nelem(x) > wf_last(t))
+			return "an operand of more than a row";
+	}
+	return NULL;
+}
+
 static const char *store_blocker(struct fuser *f, const struct pair *pair, const wf_tensor *from, const wf_tensor *t)
 {
-	if (!offered(f->plan->backend, pair->name))
+	if (!offered(f->plan->backend, pair))
 		return "the backend has no such kernel";
 	if (f->info[f->group[t->id]].n > 1)
 		return "it is already part of another kernel";
@@ -248,13 +279,63 @@ static const char *store_blocker(struct fuser *f, const struct pair *pair, const
 		return "it gathers rows";
 	if (t->in[0]->dim[0] != t->dim[0])
 		return "its rows are not the kernel's rows";
+	if (pair->producer == WF_ROUTE && (t->in[0] != from->in[0] || t->in[1] != from))
+		return "it reads what the choice does not";
+	if (pair->producer == WF_DOT && pair->routed && routed_blocker(f, from, t))
+		return routed_blocker(f, from, t);
 	return operands_blocker(f, t, f->group[from->id]);
+}
+
+/* Where t's value first meets another one that is computed, along maps that nothing else reads. */
+static wf_tensor *meeting(struct fuser *f, const wf_tensor *anchor, wf_tensor *t)
+{
+	for (;;) {
+		if (f->first[t->id + 1] - f->first[t->id] != 1 || is_output(f->g, t))
+			return NULL;
+		wf_tensor *reader = f->g->node[f->reader[f->first[t->id]]];
+		if (reader->op->kind != WF_MAP)
+			return NULL;
+		for (int k = 0; k < reader->nin; k++)
+			if (reader->in[k] != t && computed(reader->in[k]) && !is_choice(f, anchor, reader->in[k]))
+				return reader;
+		t = reader;
+	}
+}
+
+/* A gate and its value: products of the same rows and choice whose results meet. */
+static void absorb_sibling(struct fuser *f, wf_tensor *anchor)
+{
+	const struct pair *pair = find_pair(WF_DOT, WF_DOT, STORE, true);
+	wf_tensor *end = offered(f->plan->backend, pair) ? meeting(f, anchor, anchor) : NULL;
+
+	for (int i = anchor->id + 1; end && i < end->id; i++) {
+		wf_tensor *t = f->g->node[i];
+		const wf_tensor *w = t->nin ? t->in[0] : NULL, *own = anchor->in[0];
+		if (t->op != anchor->op || t->in[1] != anchor->in[1] || t->in[2] != anchor->in[2] || meeting(f, t, t) != end)
+			continue;
+		const char *blocker = w->dtype != own->dtype || wf_nelem(w) != wf_nelem(own) || wf_last(w) != wf_last(own) ?
+			"the weights are of different types or shapes" : NULL;
+		note(f, pair, anchor, t, blocker);
+		if (blocker)
+			continue;
+		join(f, t, f->group[anchor->id]);
+		f->info[f->group[anchor->id]].paired = true;
+		return;
+	}
+}
+
+static void absorb_choices(struct fuser *f, const wf_tensor *anchor, const wf_tensor *t)
+{
+	for (int k = 0; k < t->nin; k++)
+		if (computed(t->in[k]) && f->group[t->in[k]->id] != f->group[anchor->id] && is_choice(f, anchor, t->in[k]))
+			join(f, t->in[k], f->group[anchor->id]);
 }
 
 static void absorb_stores(struct fuser *f, wf_tensor *anchor)
 {
 	int group = f->group[anchor->id];
 	wf_kind kind = anchor->op->kind;
+	bool routed = is_routed(anchor) || kind == WF_ROUTE;
 
 	for (int i = anchor->id; i <= f->info[group].high; i++) {
 		wf_tensor *from = f->g->node[i];
@@ -262,13 +343,16 @@ static void absorb_stores(struct fuser *f, wf_tensor *anchor)
 			continue;
 		for (int r = f->first[i]; r < f->first[i + 1]; r++) {
 			wf_tensor *t = f->g->node[f->reader[r]];
-			const struct pair *pair = find_pair(kind, t->op->kind, STORE);
+			const struct pair *pair = find_pair(kind, t->op->kind, STORE, routed);
 			if (!pair || f->group[t->id] == group)
 				continue;
-			const char *blocker = is_routed(anchor) ? "the product's rows are routed" : store_blocker(f, pair, from, t);
+			const char *blocker = store_blocker(f, pair, from, t);
 			note(f, pair, from, t, blocker);
-			if (!blocker)
-				join(f, t, group);
+			if (blocker)
+				continue;
+			if (is_routed(anchor))
+				absorb_choices(f, anchor, t);
+			join(f, t, group);
 		}
 	}
 }
@@ -281,6 +365,8 @@ static void absorb(struct fuser *f, wf_kind kind, bool loads)
 			continue;
 		if (loads)
 			absorb_loads(f, t);
+		if (is_routed(t))
+			absorb_sibling(f, t);
 		if (!t->op->state)
 			absorb_stores(f, t);
 	}

@@ -223,6 +223,15 @@ static void derive_ranges(wf_plan *plan)
 		plan->value[storage(plan, plan->g->out[i].t)->id].last = plan->nkernel - 1;
 }
 
+/* Weights of which only the chosen experts' part is read: the op knows how much. */
+static bool is_routed_weight(const wf_kernel *kernel, const wf_tensor *t)
+{
+	for (int i = 0; i < kernel->nnode; i++)
+		if (kernel->node[i]->op->kind == WF_DOT && kernel->node[i]->nin > 2 && kernel->node[i]->in[0] == t)
+			return true;
+	return false;
+}
+
 static void derive_cost(wf_plan *plan, wf_kernel *kernel)
 {
 	kernel->cost = (struct wf_cost){0};
@@ -236,12 +245,14 @@ static void derive_cost(wf_plan *plan, wf_kernel *kernel)
 			kernel->saved += 2 * wf_nelem(t) * wf_dtypes[t->dtype].bytes;
 		if (t->op->kind == WF_MOVE && t->nin > 1 && !t->op->state)
 			kernel->cost.bytes_in += cost.bytes_in;      /* a gather reads rows, not its table */
+		if (t->op->kind == WF_DOT && t->nin > 2)
+			kernel->cost.bytes_weight += cost.bytes_weight;
 	}
 	for (int i = 0; i < kernel->nin; i++) {
 		const wf_tensor *t = kernel->in[i];
 		double bytes = (double)wf_nelem(t) / wf_dtypes[t->dtype].block * wf_dtypes[t->dtype].bytes;
 		bool table = kernel->anchor->op->kind == WF_MOVE && kernel->anchor->in[0] == t && !t->op->view;
-		if (table && kernel->anchor->nin > 1)
+		if ((table && kernel->anchor->nin > 1) || is_routed_weight(kernel, t))
 			continue;
 		if (!t->op->state)
 			*(t->constant ? &kernel->cost.bytes_weight : &kernel->cost.bytes_in) += bytes;

@@ -39,14 +39,15 @@ static void eval(wf_tensor *y)
 	}
 }
 
-/* A token reads its own experts' weights; many tokens share them, up to all. */
+/* A token reads its own experts' weights; many tokens share them.  Of even choices, an expert is left out
+ * by all tokens with (1 - k/n)^T. */
 static struct wf_cost cost(const wf_tensor *y)
 {
 	double all = (double)wf_nelem(y->in[0]) / wf_dtypes[y->in[0]->dtype].block * wf_dtypes[y->in[0]->dtype].bytes;
-	double part = (double)wf_rows(y) / y->attr[N];
+	double k = (double)y->dim[1], n = y->attr[N], part = k < n ? 1 - pow(1 - k / n, (double)wf_rows(y) / k) : 1;
 
 	return (struct wf_cost){.flops = 2.0 * (double)wf_nelem(y) * (double)wf_last(y->in[1]),
-		.bytes_weight = part < 1 ? all * part : all, .bytes_in = 4 * (double)wf_nelem(y->in[1]),
+		.bytes_weight = all * part, .bytes_in = 4 * (double)wf_nelem(y->in[1]),
 		.bytes_out = 4 * (double)wf_nelem(y)};
 }
 

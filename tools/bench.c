@@ -101,7 +101,8 @@ static int step_and_choose(struct bench *b, int n, const struct wf_pick *pick)
 	return pick && nrow && !chosen ? -1 : 0;
 }
 
-/* Prompts of every sequence: a step takes as many tokens as it may, from as few sequences as it can. */
+/* Prompts of every sequence: a step takes as many tokens as it may, from as few sequences as it can.  All are
+ * different: equal sequences would choose equal experts. */
 static int prompts(struct bench *b, int64_t len, int64_t seqs, const struct wf_pick *pick)
 {
 	for (int64_t left = len * seqs; left && !interrupted; ) {
@@ -110,7 +111,10 @@ static int prompts(struct bench *b, int64_t len, int64_t seqs, const struct wf_p
 		while (room && left) {
 			int64_t done = len * seqs - left, at = done % len;
 			int64_t take = len - at < room ? len - at : room;
-			b->piece[n++] = (struct wf_piece){.seq = b->seq[done / len], .token = b->token, .n = (int)take,
+			int32_t *token = b->token + (b->most_tokens - room);
+			for (int64_t i = 0; i < take; i++)
+				token[i] = some_token(b);
+			b->piece[n++] = (struct wf_piece){.seq = b->seq[done / len], .token = token, .n = (int)take,
 				.no_rows = at + take < len};
 			room -= take;
 			left -= take;

@@ -7,6 +7,7 @@ static const char *const fusions[] = {
 	"map after dot.store", "row after dot.store", "move after dot.store",
 	"map into row.load", "move into row.load", "map after row.store", "move after row.store",
 	"map after map", "move after map", "map after move.store", "move after move.store",
+	"dot beside routed dot", "map after routed dot.store", "route after routed dot.store", "route after route.store",
 	NULL
 };
 

@@ -274,6 +274,11 @@ int  emit_dot(struct emit *);
 
 int  emit_attend(struct emit *);
 
+/* ---- experts.c: models with experts --------------------------------------------------------------------------- */
+
+int  emit_route(struct emit *);               /* the choice, its gates, or a mix alone */
+int  emit_experts(struct emit *);             /* a product over chosen experts and what follows it */
+
 /* ---- pages.c: every page a plan needs ----------------------------------------------------------------------- */
 
 struct variant {

@@ -123,6 +123,8 @@ static int place_member(struct dot *d, int i)
 	}
 	if (s->region < 0)
 		return dot_refuse(d, "a member that does not follow the product");
+	if (emit_is(t, "cols") && t->in[0] != d->anchor)
+		return dot_refuse(d, "columns of columns");
 	if (emit_is(t, "rope"))
 		return pair_rope(d, t, s->region);
 	if (emit_is(t, "lane"))

@@ -145,13 +145,15 @@ int emit_kernel(wf_error *err, wf_arena *arena, const struct emit_opt *opt, cons
 		return emit_refuse(&e, wf_format(arena, "op %s has no CUDA text", without_text(kernel)->op->name));
 	switch (kernel->kind) {
 	case WF_DOT:
-		return emit_dot(&e);
+		return kernel->anchor->nin > 2 ? emit_experts(&e) : emit_dot(&e);
 	case WF_ATTEND:
 		return emit_attend(&e);
 	case WF_MAP:
 	case WF_ROW:
 	case WF_MOVE:
 		return stores_nothing(&e) ? 0 : emit_rows(&e, "", NULL, NULL, NULL);
+	case WF_ROUTE:
+		return emit_route(&e);
 	default:
 		return emit_refuse(&e, "the backend has none of its kind");
 	}

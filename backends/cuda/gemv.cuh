@@ -20,6 +20,7 @@
  *           asked for after the weights waits behind them.
  *   NORM    1: rows are normalised on the way in (hooks lift(x), drop8(p, k, sum, v): the ROW op's);
  *   ROW_CENTRED  1: after their mean is taken off
+ *   GROUPED 1: without its kernel, for another's work (experts.cuh); XROW(p, i)  the row of activations that is number i there
  * Launch: any number of blocks, best one per multiprocessor; WARPS * 32 threads; GEMV_SMEM bytes of
  * dynamic shared memory. */
 #include "dot.cuh"
@@ -44,6 +45,9 @@
 #endif
 #ifndef ROW_CENTRED
 #define ROW_CENTRED 0
+#endif
+#ifndef XROW                                               /* which activations row i of this pass is */
+#define XROW(p, i) (i)
 #endif
 
 enum {
@@ -117,7 +121,7 @@ __device__ inline void load_x(const args &p, int first, int n)
 		for (int i = 0; i < AT_ONCE; i++) {
 			int t = (m + i) % TOKENS, k8 = threadIdx.x + (m + i) / TOKENS * THREADS;
 			if (t < n && 8 * k8 < COLS)
-				x8(p, first + t, 8 * k8, v[i]);
+				x8(p, XROW(p, first + t), 8 * k8, v[i]);
 		}
 #pragma unroll
 		for (int i = 0; i < AT_ONCE; i++) {
@@ -285,6 +289,7 @@ __device__ inline void lane_rows(const args &p, int first, int last, size_t (&lo
 			(size_t)tile_row(p, first, last, MMA ? threadIdx.x % 32 / 4 + 8 * i : threadIdx.x % 32 / 8 + 4 * i);
 }
 
+#ifndef GROUPED
 /* ---- the kernel -------------------------------------------------------------------------------------------- */
 
 struct work { int first, last, tiles, total; };            /* units [first, last), tiles of one pass and of all */
@@ -425,3 +430,4 @@ extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) gemv(const __grid_c
 		hand_in(p, w, acc, tile, token0, here, extra);
 	}
 }
+#endif

@@ -82,6 +82,8 @@ static bool fits_eight(const wf_tensor *t)
 		fits &= eight(attribute(t, "start"));
 	if (emit_is(t, "lane"))
 		fits &= eight(attribute(t, "block"));
+	if (emit_is(t, "take") || t->op->kind == WF_ROUTE)
+		fits &= eight(wf_last(t));
 	if (t->op->state)
 		fits &= eight(wf_last(t->in[0])) && eight(wf_last(t->in[1])) && eight(emit_width(t->in[1]));
 	for (int k = 0; k < t->nin; k++)
@@ -186,15 +188,48 @@ static void do_rope(struct rows *r, const wf_tensor *t)
 	}
 }
 
+/* A row of a constant for each expert a token chose. */
+static void do_choice(struct rows *r, const wf_tensor *t)
+{
+	struct page *p = r->page;
+	const wf_tensor *of = t->in[0], *by = t->in[1];
+	long long k = t->dim[1], n = wf_last(t);
+
+	if (!of->constant || of->ndim != 2 || wf_dtypes[of->dtype].block > 1 || by->constant || by->ndim != 2 || ours(r, by)) {
+		refuse(r, "rows picked in a way it cannot follow");
+		return;
+	}
+	const char *ids = page_value(p, by), *table = page_value(p, of);
+	page_add(p, "\tload_run(p.%s + (size_t)p.%s[(size_t)r.t * %lld + i / %lld] * %lld + i %% %lld, v);\n", table, ids, k, n, n, n);
+}
+
+/* What the experts of a token made, weighted, in their order. */
+static void do_mix(struct rows *r, const wf_tensor *t)
+{
+	struct page *p = r->page;
+	long long k = t->in[1]->dim[1];
+	const char *gates = page_value(p, t->in[1]);
+
+	page_add(p, "\tfloat w[WIDTH];\n\tfor (int k = 0; k < WIDTH; k++)\n\t\tv[k] = 0;\n#pragma unroll\n"
+		"\tfor (int j = 0; j < %lld; j++) {\n\t", k);
+	load(r, t->in[0], page_format(p, "j * %lld + i", (long long)wf_last(t)), "w");
+	page_add(p, "\t\tfloat gate = to_float(p.%s[(size_t)r.t * %lld + j]);\n"
+		"\t\tfor (int k = 0; k < WIDTH; k++)\n\t\t\tv[k] += gate * w[k];\n\t}\n", gates, k);
+}
+
 /* Rows of a table, or of an activation, by number. */
 static void do_take(struct rows *r, const wf_tensor *t)
 {
 	struct page *p = r->page;
 	const wf_tensor *table = t->in[0], *ids = t->in[1];
+
+	if (ids->op != &wf_op_input) {
+		do_choice(r, t);
+		return;
+	}
 	bool quantised = wf_dtypes[table->dtype].block > 1;
-	const char *at = ids->op != &wf_op_input ? NULL : !strcmp(ids->name, "rows") ? "p.table->row[r.t]" :
-		!strcmp(ids->name, "tokens") ? "token_at(*p.table, r.t)" :
-		!strcmp(ids->name, "positions") ? "p.table->pos[r.t]" : NULL;
+	const char *at = !strcmp(ids->name, "rows") ? "p.table->row[r.t]" : !strcmp(ids->name, "tokens") ?
+		"token_at(*p.table, r.t)" : !strcmp(ids->name, "positions") ? "p.table->pos[r.t]" : NULL;
 	long long n = emit_width(t);
 
 	if (!at || ours(r, table) || (quantised && r->width != 8)) {
@@ -261,6 +296,8 @@ static void add_member(struct rows *r, const wf_tensor *t, int id)
 		do_rope(r, t);
 	else if (t->op->kind == WF_MOVE)
 		do_move(r, t);
+	else if (emit_is(t, "mix"))
+		do_mix(r, t);
 	else
 		refuse(r, "no row kernel computes it");
 	page_add(p, "}\n\n");
