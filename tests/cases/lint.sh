@@ -1,13 +1,17 @@
 #!/bin/sh
-# lint.sh - what is surely wrong: warnings of gcc and clang, include direction, allocation outside its
-# owners, getenv outside tools, ops without doc or test, exported names without wf_.
+# lint.sh - what is surely wrong: warnings of gcc and clang, include direction, getenv outside tools, ops
+# without doc or test, families of more than a file and a row, exported names without wf_.
 . tests/cases/case.sh.inc
 
 [ -z "$SAN" ] || { echo "0 passed, 0 failed"; exit 0; }
-flags="-std=c11 -D_GNU_SOURCE -I. -Ibuild -O1 -fsyntax-only -Wall -Wextra -Wshadow -Wmissing-prototypes -Werror"
+flags="-std=c11 -D_GNU_SOURCE -I. -Itests -O1 -fsyntax-only -Wall -Wextra -Wshadow -Wmissing-prototypes -Werror"
+cuda=${CUDA_HOME:-/usr/local/cuda}/include
+[ ! -r "$cuda/cuda.h" ] || flags="$flags -I$cuda -DWF_CUDA"
 for cc in gcc clang; do
 	command -v $cc > /dev/null || continue
-	for f in graph/*.c ops/*.c backends/*.c backends/cpu/*.c models/*.c models/*/*.c tools/*.c; do
+	for f in graph/*.c ops/*.c backends/*.c backends/cpu/*.c backends/cuda/*.c models/*.c models/*/*.c tools/*.c \
+			tests/*.c tests/*/*.c; do
+		case $f in tests/fake*) [ -r "$cuda/cuda.h" ] || continue ;; esac
 		check "$cc $f" $cc $flags "$f"
 	done
 done
