@@ -33,6 +33,7 @@ struct wf_routing {
 	int k;                                /* experts per token */
 	bool sigmoid;                         /* scores are sigmoids of the logits */
 	int groups, group_k;                  /* experts in groups of which this many count; 0: one group */
+	int group_best;                       /* a group is as good as its best (1), or its two best (0, 2) */
 };
 
 #define OPS(OP) \

@@ -198,7 +198,7 @@ def write_experts(w, c):
         w.add_leading_dense_block_count(c("first_k_dense_replace"))
         sigmoid = c.type == "deepseek_v3"
         w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID if sigmoid else gguf.ExpertGatingFuncType.SOFTMAX)
-        if sigmoid:
+        if c("n_group") and c("topk_method") != "greedy":
             w.add_expert_group_count(c("n_group"))
             w.add_expert_group_used_count(c("topk_group"))
 

@@ -215,9 +215,11 @@ def deepseek_v3():
 
 def deepseek_v2():
     nhead = R.choice([1, 2, 3])
+    groups, keep = R.choice([(1, 1), (2, 1), (3, 2)])
     c = usual(free_head=False, num_experts_per_tok=2, n_routed_experts=6, n_shared_experts=1, moe_intermediate_size=16,
-              first_k_dense_replace=1, q_lora_rank=R.choice([None, 24]), kv_lora_rank=16, qk_nope_head_dim=8,
-              qk_rope_head_dim=8, v_head_dim=16, topk_method="greedy", routed_scaling_factor=R.choice([1.0, 2.5]))
+              first_k_dense_replace=R.choice([0, 1]), q_lora_rank=R.choice([None, 24]), kv_lora_rank=16, qk_nope_head_dim=8,
+              qk_rope_head_dim=8, v_head_dim=16, topk_method=R.choice(["greedy", "group_limited_greedy"]),
+              n_group=groups, topk_group=keep, routed_scaling_factor=R.choice([1.0, 2.5]))
     c.update(num_attention_heads=nhead, num_key_value_heads=nhead, hidden_size=48)
     return transformers.DeepseekV2Config(**c)
 

@@ -31,6 +31,7 @@ static void define_choice(struct emit *e, struct page *p, const wf_tensor *route
 	page_define(p, "SIGMOID", "%d", emit_attr(route, "sigmoid") != 0);
 	page_define(p, "GROUPS", "%d", (int)emit_attr(route, "groups"));
 	page_define(p, "GROUPK", "%d", (int)emit_attr(route, "group_k"));
+	page_define(p, "GROUPBEST", "%d", (int)emit_attr(route, "group_best"));
 	page_define(p, "BIAS", "%d", route->nin > 1);
 	page_define(p, "STORE", "%d", e->plan->value[route->id].stored);
 	if (route->nin > 1)

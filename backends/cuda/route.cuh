@@ -5,7 +5,7 @@
  * them again only when that one was taken.
  *
  * Parameters:  EXPERTS CHOSEN   experts, and how many each token gets
- *              CHOOSE 1         choose: SIGMOID, GROUPS of which GROUPK count (0: no groups), BIAS 1
+ *              CHOOSE 1         choose: SIGMOID, GROUPS of which GROUPK count by GROUPBEST scores (0: no groups), BIAS 1
  *              WEIGH 1          gates of the chosen: MODE (0 softmax over all, 1 sigmoid), NORM, SCALE
  *              STORE 1          the choice is written (it is read when CHOOSE is 0)
  * Hooks (HOOKS says they are there):  struct args { logits, bias, ids, gates }, count(p)
@@ -20,6 +20,7 @@
 #define SIGMOID 1
 #define GROUPS  8
 #define GROUPK  4
+#define GROUPBEST 2
 #define BIAS    1
 #define WEIGH   1
 #define MODE    1
@@ -79,7 +80,7 @@ __device__ inline void take_best(const double *score, bool *taken, int n, int k,
 #if GROUPS > 1
 enum { EACH_GROUP = EXPERTS / GROUPS };
 
-/* A group is as good as its two best. */
+/* A group is as good as its two best, or its best. */
 __device__ inline double group_score(const double *score)
 {
 	double first = -INFINITY, second = -INFINITY;
@@ -90,7 +91,7 @@ __device__ inline double group_score(const double *score)
 		} else if (score[i] > second)
 			second = score[i];
 	}
-	return EACH_GROUP > 1 ? first + second : first;
+	return GROUPBEST > 1 && EACH_GROUP > 1 ? first + second : first;
 }
 
 __device__ inline void keep_groups(double *score, int *chosen)

@@ -52,19 +52,18 @@ static wf_tensor *attention(wf_graph *g, const wf_config *outer, wf_tensor *x, w
 	return wf_linear(g, wf_self_attend(g, c, a, pos, l), c->dim, c->out_bias, "blk.%d.attn_output", l);
 }
 
-/* V3's routers have a bias and score by sigmoid, V2's have none and score by softmax. */
+/* V3's routers have a bias, score by sigmoid and know a group by its two best; V2's do not. */
 static wf_tensor *feedforward(wf_graph *g, const wf_config *c, wf_tensor *x, int l)
 {
 	if (!wf_has_experts(g, c, l))
 		return wf_gated_ffn(g, c, x, c->ffn, false, "", l);
 	bool bias = !g->weights || wf_has_weight(g, "blk.%d.exp_probs_b.bias", l);
 	bool sigmoid = c->expert_gating ? c->expert_gating == 2 : bias;
-	if (!sigmoid && c->nexpert_group > 1)
-		wf_fail(g->err, "config: DeepSeek-V2's choice among groups of experts is not supported");
 	wf_tensor *logits = wf_linear(g, x, c->nexpert, false, "blk.%d.ffn_gate_inp", l);
 	wf_tensor *shift = bias ? wf_weight(g, WF_SHAPE(c->nexpert), "blk.%d.exp_probs_b.bias", l) : NULL;
 	wf_tensor *ids = wf_route(g, logits, shift, &(struct wf_routing){.k = (int)c->nexpert_used, .sigmoid = sigmoid,
-		.groups = (int)c->nexpert_group, .group_k = (int)c->ngroup_used});
+		.groups = (int)c->nexpert_group, .group_k = (int)c->ngroup_used,
+		.group_best = sigmoid ? 2 : 1});
 	wf_tensor *gates = wf_gates(g, logits, ids, sigmoid ? WF_GATE_SIGMOID : WF_GATE_SOFTMAX, c->expert_norm,
 		c->expert_scale);
 	wf_tensor *y = wf_expert_ffn(g, c, x, ids, gates, l);

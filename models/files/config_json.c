@@ -255,12 +255,16 @@ static int read_sliding(const struct from *f, wf_arena *arena, wf_error *err, wf
 
 /* ---- experts ---- */
 
-/* Qwen's: every decoder_sparse_step-th layer has experts, less those of mlp_only_layers. */
-static int read_dense(const struct from *f, wf_arena *arena, wf_error *err, wf_config *c)
+/* Groups that DeepSeek-V2's plain choice ignores; Qwen's layers without experts: all but every
+ * decoder_sparse_step-th, and those of mlp_only_layers. */
+static int read_experts(const struct from *f, wf_arena *arena, wf_error *err, wf_config *c)
 {
 	const json_t *only = lookup(f, "mlp_only_layers"), *step = lookup(f, "decoder_sparse_step");
 	int64_t each = step ? (int64_t)json_integer_value(step) : 1;
+	const char *method = word(f, "topk_method");
 
+	if (method && !strcmp(method, "greedy"))
+		c->nexpert_group = c->ngroup_used = 0;
 	if (each < 1 || (only && !json_is_array(only)))
 		return wf_fail(err, "config.json: %s", each < 1 ? "decoder_sparse_step is no integer above 0" :
 			"mlp_only_layers is no list");
@@ -370,7 +374,7 @@ static int read_doc(wf_arena *arena, wf_error *err, const struct from *f, const 
 	if (check_quantised(f, err) < 0 || config_rows(&source, arch, c) < 0 || read_name(f, arena, err, c) < 0)
 		return -1;
 	if (read_activation(f, err, c) < 0 || read_dtype(f, err, c) < 0 || read_rope(f, arena, err, c) < 0 ||
-	    read_sliding(f, arena, err, c) < 0 || read_dense(f, arena, err, c) < 0)
+	    read_sliding(f, arena, err, c) < 0 || read_experts(f, arena, err, c) < 0)
 		return -1;
 	if (read_token(f, err, "bos_token_id", &c->bos) < 0 || read_token(f, err, "pad_token_id", &c->pad) < 0 ||
 	    read_eos(lookup(f, "eos_token_id"), err, "config.json", c) < 0)
