@@ -13,7 +13,7 @@ enum style { GATED, CLAMPED, SINGLE, NSTYLE };        /* gate and value; with bi
 
 struct block {
 	int64_t dim, ffn, n;
-	int k, groups, group_k;
+	int k, groups, group_k, group_best;
 	bool sigmoid, bias, tall;                     /* tall: weights [experts, rows, cols] */
 	enum style style;
 };
@@ -75,7 +75,7 @@ static void build(wf_graph *g, const wf_config *c)
 
 	(void)c;
 	wf_tensor *ids = wf_route(g, scores, bias, &(struct wf_routing){.k = now.k, .sigmoid = now.sigmoid, .groups = now.groups,
-		.group_k = now.group_k});
+		.group_k = now.group_k, .group_best = now.group_best});
 	wf_tensor *gates = wf_gates(g, scores, ids, now.sigmoid ? WF_GATE_SIGMOID : WF_GATE_SOFTMAX, now.k % 2, 1.5);
 	wf_tensor *y = wf_mix(g, product(g, inner(g, x, ids), ids, now.dim, "down"), gates);
 	wf_output(g, "logits", wf_take(g, wf_add(g, wf_scale(g, x, 0.01), wf_scale(g, y, 20)), rows));
@@ -170,6 +170,7 @@ static struct block random_block(int i)
 	if (b.n % 8 == 0 && below(2)) {
 		b.groups = b.n > 8 ? 8 : 4;
 		b.group_k = 1 + below(b.groups);
+		b.group_best = 1 + below(2);
 		while (b.n / b.groups * b.group_k < b.k)
 			b.group_k++;
 	}
