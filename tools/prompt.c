@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MAXTEMPLATE = 1 << 20 };
 
@@ -202,6 +203,8 @@ char *prompt_read(struct session *s, size_t *len)
 		wf_fail(&s->err, "-p and -f: expected one of them");
 		return NULL;
 	}
+	if (!o->prompt && !o->file && isatty(STDIN_FILENO))
+		say(o, "type the text, then Ctrl-D\n");
 	if (!o->prompt)
 		return read_path(&s->err, o->file ? o->file : "-", len);
 	char *text = strdup(o->prompt);

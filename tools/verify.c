@@ -11,6 +11,7 @@
 #include <jansson.h>
 #include <math.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { MAXCASE = 64, MAXTEXT = 512 };
 
@@ -132,13 +133,25 @@ static int by_name(const void *a, const void *b)
 	return strcmp(((const struct case_ *)a)->name, ((const struct case_ *)b)->name);
 }
 
+/* In the model's folder, or beside its file. */
+static void golden_path(const char *model, char path[MAXTEXT])
+{
+	const char *slash = strrchr(model, '/');
+	struct stat st;
+
+	if (!stat(model, &st) && S_ISDIR(st.st_mode))
+		snprintf(path, MAXTEXT, "%s/golden.safetensors", model);
+	else
+		snprintf(path, MAXTEXT, "%.*sgolden.safetensors", slash ? (int)(slash - model) + 1 : 0, model);
+}
+
 static int read_reference(struct verifier *v)
 {
 	char path[MAXTEXT];
 	const char *name = v->s->o->reference, *suffix = ".input_ids";
 
 	if (!name) {
-		snprintf(path, sizeof path, "%s/golden.safetensors", v->s->model->path);
+		golden_path(v->s->model->path, path);
 		name = path;
 	}
 	if (file_map(&v->s->err, name, &v->file))

@@ -24,6 +24,8 @@ says() {
 	[ ! -s "$tmp/out" ] || { echo "standard output:"; cat "$tmp/out"; return 1; }
 }
 
+cp $golden/config.json "$tmp"
+
 # usage
 check "no command" says "Usage" 2 $weft
 check "unknown command" says "unknown command 'walk'" 2 $weft walk
@@ -47,6 +49,7 @@ check "no backend" says "backend" 2 $weft run --backend abacus
 check "no GPU of that name" says "neither a GPU known here" 1 $weft plan $golden --gpu abacus
 check "no pass to skip" says "no pass 'fusing'" 1 $weft dump -m $golden --skip fusing
 check "no output folder" says "/nowhere/x" 1 $weft dump -m $golden -o /nowhere/x
+check "a reference beside the file" says "$tmp/golden.safetensors" 1 $weft verify -m "$tmp/config.json"
 check "no reference" says "/nowhere/reference" 1 $weft verify -m $golden --reference /nowhere/reference
 check "no tokenizer" says "no tokenizer" 1 $weft run -m $golden -p x
 check "full device" sh -c "! $weft dump -m $golden > /dev/full 2> $tmp/err && grep -q 'cannot write' $tmp/err"
