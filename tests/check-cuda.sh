@@ -57,6 +57,7 @@ for m in "$shared"/golden/*; do
 	done
 	check "$name f32 single launches" verify -m "$m" --no-graph --tolerance 1e-7
 	check "$name f16" close_to 5e-4 -m "$m" --act f16 --cache-type f16
+	check "$name f16 chunk 7" close_to 5e-4 -m "$m" --act f16 --cache-type f16 --chunk 7
 	check "$name bf16" close_to 1e-3 -m "$m" --act bf16 --cache-type bf16
 done
 check "llama unfused" verify -m "$shared/golden/llama2-gqa" --skip fuse --tolerance 1e-7

@@ -153,6 +153,46 @@ static void graph_holds_the_plan(void **state)
 	side_close(&a);
 }
 
+static int count_launches(const char *name)
+{
+	int n = 0;
+
+	for (int i = 0; i < fake->nlaunch; i++)
+		n += !strcmp(fake->launch[i].name, name);
+	return n;
+}
+
+/* Sequences of many new tokens go through one attention kernel, those of one through the other. */
+static void attention_by_new_tokens(void **state)
+{
+	static const struct { int tokens[3], prefill, decode; } cases[] = {
+		{{3, 2, 0}, 2, 0}, {{3, 1, 2}, 2, 2}, {{1, 1, 1}, 0, 2}, {{4, 0, 0}, 2, 0}
+	};
+	static const int32_t token[] = {1, 2, 3, 4};
+	struct side a;
+	wf_seq *seq[3];
+	const float *logits;
+	int nrow;
+
+	(void)state;
+	if (!can_run())
+		skip();
+	if (open_side(&a, 3, (struct wf_exec_opt){.threads = 2, .no_graph = true}))
+		fail_msg("%s", a.err.text);
+	make_seqs(&a, seq, 3);
+	for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+		struct wf_piece piece[3];
+		int n = 0;
+		for (; n < 3 && cases[c].tokens[n]; n++)
+			piece[n] = (struct wf_piece){.seq = seq[n], .token = token, .n = cases[c].tokens[n]};
+		fake->nlaunch = 0;
+		assert_int_equal(wf_runner_step(a.runner, piece, n, &logits, &nrow), 0);
+		assert_int_equal(count_launches("attend_prefill") + count_launches("attend_wgmma"), cases[c].prefill);
+		assert_int_equal(count_launches("attend_decode"), cases[c].decode);
+	}
+	side_close(&a);
+}
+
 /* Two steps are queued before the first one's choice is read; the second refers to it. */
 static void host_runs_ahead(void **state)
 {
@@ -265,6 +305,7 @@ int main(void)
 		cmocka_unit_test(step_allocates_nothing),
 		cmocka_unit_test(three_device_allocations),
 		cmocka_unit_test(table_says_the_batch),
+		cmocka_unit_test(attention_by_new_tokens),
 		cmocka_unit_test(host_runs_ahead),
 		cmocka_unit_test(too_little_memory_is_told),
 		cmocka_unit_test(fault_names_its_kernel),

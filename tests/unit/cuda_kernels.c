@@ -1,7 +1,7 @@
 /* cuda_kernels.c - every page of the golden models compiles, without a GPU, and none spills registers.
  *
  * By default each model for sm_90a and one of them for all chips; WEFT_KERNELS=all: each for all, and
- * for eight rows as well as one. */
+ * for eight rows, prompts among them, as well as one. */
 #include "backends/cuda/cuda.h"
 #include "models/model.h"
 #include "ops/ops.h"
@@ -64,7 +64,7 @@ static int compile(const char *path, const char *arch, int rows, struct tally *t
 		g = wf_model_graph(model, arena, &err);
 	}
 	wf_plan *plan = g ? wf_plan_build(g, wf_rules, &wf_backend_cuda, &(struct wf_plan_opt){.max_tokens = rows,
-		.max_seqs = rows, .max_rows = rows}) : NULL;
+		.max_seqs = (rows + 1) / 2, .max_rows = rows}) : NULL;      /* single tokens, and prompts */
 	if (plan)
 		result = build(&err, plan, arch, t);
 	else if (g)
