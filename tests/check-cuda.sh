@@ -44,9 +44,14 @@ close_to() {
 }
 same_text() { "$@" > "$log.text" 2>/dev/null && cmp "$log.text" "$shared/models/stories260K.greedy200.txt"; }
 story() { cuda run -m "$shared/models/stories260K.gguf" -p "" -n 200 --temp 0 --ignore-eos "$@"; }
-sanitize() { timeout 300 compute-sanitizer --tool "$1" --error-exitcode 9 "$weft" verify --backend cuda --cache "$cache" -m "$shared/golden/llama2-gqa" --chunk 7; }
+# Whether the sanitizer is content; whether the answers are right is checked without it.
+sanitize() {
+	timeout 300 compute-sanitizer --tool "$1" --error-exitcode 9 "$weft" verify --backend cuda --cache "$cache" \
+		-m "$shared/golden/$2" --chunk 7 --act "$3"
+	[ $? -le 1 ]
+}
 
-for t in "$tests"/cuda_device "$tests"/cuda_ops; do
+for t in "$tests"/cuda_device "$tests"/cuda_experts "$tests"/cuda_ops; do
 	[ ! -x "$t" ] || check "$(basename "$t")" "$t"
 done
 for m in "$shared"/golden/*; do
@@ -58,7 +63,9 @@ for m in "$shared"/golden/*; do
 	check "$name f32 single launches" verify -m "$m" --no-graph --tolerance 1e-7
 	check "$name f16" close_to 5e-4 -m "$m" --act f16 --cache-type f16
 	check "$name f16 chunk 7" close_to 5e-4 -m "$m" --act f16 --cache-type f16 --chunk 7
-	check "$name bf16" close_to 1e-3 -m "$m" --act bf16 --cache-type bf16
+	# near ties between experts fall otherwise in bf16: the definition, so rounded, is up to 4e-2 away
+	case $name in mixtral|gpt-oss|deepseek*|*moe*) bound=2e-2 ;; *) bound=1e-3 ;; esac
+	check "$name bf16" close_to $bound -m "$m" --act bf16 --cache-type bf16
 done
 check "llama unfused" verify -m "$shared/golden/llama2-gqa" --skip fuse --tolerance 1e-7
 if [ -f "$shared/models/stories260K.gguf" ]; then
@@ -68,7 +75,9 @@ if [ -f "$shared/models/stories260K.gguf" ]; then
 fi
 if command -v compute-sanitizer > /dev/null; then
 	for tool in memcheck racecheck synccheck; do
-		check "$tool" sanitize $tool
+		check "$tool" sanitize $tool llama2-gqa f32
+		check "$tool experts" sanitize $tool mixtral f32
+		check "$tool experts f16" sanitize $tool mixtral f16
 	done
 fi
 echo "$passed passed, $failed failed"

@@ -94,8 +94,9 @@ struct routed {
 	bool sorted;
 };
 
-static struct routed describe(struct emit *e, const wf_kernel *kernel)
+static struct routed describe(struct emit *e)
 {
+	const wf_kernel *kernel = e->kernel;
 	const wf_tensor *y = kernel->anchor;
 	struct routed r = {.e = e, .kernel = kernel, .dot = y, .mix = find(kernel, "mix"), .units = y->dim[2],
 		.cols = wf_last(y->in[1]), .nexpert = (int64_t)emit_attr(y, "n"), .k = y->dim[1], .each = y->in[1]->ndim == 3};
@@ -316,25 +317,6 @@ static bool is_many(const struct routed *r)
 		r->e->rows > most;
 }
 
-/* Of every layer that shares this kernel: is the one before also ours, and younger than the choice? */
-static bool is_early(const struct routed *r)
-{
-	const wf_plan *plan = r->e->plan;
-
-	for (int k = 0; k < plan->nkernel; k++) {
-		const wf_kernel *kernel = &plan->kernel[k], *before = kernel - 1;
-		if (kernel->twin != r->kernel->twin)
-			continue;
-		if (!k || before->kind != WF_DOT || before->anchor->nin < 3 || before->anchor->dim[0] != r->dot->dim[0] ||
-		    plan->value[kernel->anchor->in[2]->id].kernel >= k - 1)
-			return false;
-		struct routed other = describe(r->e, before);
-		if (is_many(&other) || other.mix)
-			return false;
-	}
-	return true;
-}
-
 static int add_few(const struct routed *r, const struct shape *shape, bool mma)
 {
 	struct emit_launch *l = emit_add(r->e, "experts");
@@ -343,7 +325,6 @@ static int add_few(const struct routed *r, const struct shape *shape, bool mma)
 	page_open(&p, r->e->arena, r->e->plan, r->kernel);
 	define_product(r, &p);
 	page_define(&p, "SORTED", "%d", r->sorted);
-	page_define(&p, "EARLY", "%d", !r->sorted && is_early(r));
 	page_define(&p, "MMA", "%d", mma);
 	if (mma)
 		page_define(&p, "MTYPE", "%s", r->e->plan->g->act == WF_BF16 ? "bf16" : "half");
@@ -443,7 +424,7 @@ static int add_product(struct routed *r, const char **product)
 
 int emit_experts(struct emit *e)
 {
-	struct routed r = describe(e, e->kernel);
+	struct routed r = describe(e);
 	const char *product;
 
 	if (r.nexpert > MAXROUTED || e->plan->opt.max_tokens > INT32_MAX / 64 / r.k || r.nexpert * r.units > INT32_MAX)

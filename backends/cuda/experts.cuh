@@ -8,8 +8,6 @@
  * Parameters: gemv.cuh's, choices.cuh's, and
  *   SORTED 1  the list comes from sort.cuh (args has list); 0: every block makes its own, of at most
  *             as many pairs as it has threads
- *   EARLY 1   the choice is older than the kernel before, which lets us in once that is so: weights
- *             are asked for while that one drains
  *   ROWS UNITS  are those of one expert
  * Hooks (HOOKS says they are there):
  *   struct args, count(p)            args has ids
@@ -29,7 +27,6 @@
 #define COLS   4096
 #define UNITS  ROWS
 #define SORTED 0
-#define EARLY  0
 struct args { const struct table *table; const byte *w; const half *x; const int *ids; half *y; };
 __device__ inline int count(const args &p) { return p.table->ntoken; }
 __device__ inline const byte *row_at(const args &p, int unit, int) { return p.w + unit * (COLS * 2ll); }
@@ -98,7 +95,7 @@ __device__ inline void make_list(const args &p)
 }
 #endif
 
-/* ---- the kernel: the next one is let in when all before ours are done ------------------------------------------- */
+/* ---- the kernel -------------------------------------------------------------------------------------------- */
 
 enum { TILES = ceil_div(UNITS, UNIT_ROWS), LANE_UNITS = ceil_div(UNIT_ROWS * TOKENS, 32) };
 
@@ -182,14 +179,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) experts(const __gri
 {
 	int warp = threadIdx.x / 32, next = 0, at = warp, staged_of = -1;
 	byte *ring = smem + warp * STAGES * STAGE;
+	grid_launch_next();
 	if (threadIdx.x < SETS) {
 		barrier_init(&the_desk().full[threadIdx.x], THREADS);
 		barrier_init(&the_desk().free[threadIdx.x], 32);
 	}
-	if (!EARLY) {
-		grid_wait();
-		grid_launch_next();
-	}
+	grid_wait();
 #if !SORTED
 	make_list(p);
 #endif
@@ -199,10 +194,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) experts(const __gri
 	place_at(p, end, asked);
 	for (int i = 0; i < STAGES; i++)
 		request(p, end, asked, ring + i * STAGE);
-	if (EARLY) {
-		grid_wait();
-		grid_launch_next();
-	}
 	unsigned row = lane_row(ring), token = lane_token();
 	for (int i = first; i < end; i++) {
 		tile here = tile_at(p, i);

@@ -49,7 +49,7 @@ __device__ inline int sum_before(int x, int *total)
 	return before + sum - x;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) sort(const __grid_constant__ args p)
+extern "C" __global__ void __launch_bounds__(THREADS, 1) sort(const __grid_constant__ args p)
 {
 	__shared__ int size[OWN * THREADS], place[OWN * THREADS];
 	int lane = threadIdx.x % 32, own = threadIdx.x * OWN, pairs = 0, segments = 0, total, unused;
