@@ -138,7 +138,11 @@ __device__ inline void copy_column(byte *to, const byte *from, int column, int l
 	}
 }
 
-__device__ inline int bytes_left(int chunk) { return (int)(ROW_BYTES - (long long)chunk * PIECE < PIECE ? ROW_BYTES - (long long)chunk * PIECE : PIECE); }
+__device__ inline int bytes_left(int chunk)
+{
+	long long left = ROW_BYTES - (long long)chunk * PIECE;
+	return left < PIECE ? (int)left : PIECE;
+}
 
 /* Ask for a chunk, and go on to the one `stride` further. */
 __device__ inline void stream_request(stream &s, byte *stage, int chunk, int stride)

@@ -1,10 +1,13 @@
 /* skinny.cuh - a weight times the activations of some tens of tokens, on the matrix units: y = x W^T.
  *
  * Too many tokens to keep all their columns in shared memory, too few to be worth anything but
- * reading the weights once.  A block takes an equal share of the rows, all of them at once if they
- * are at most 16 * GROUPS: activations then come from the second level cache once per block.  Its
- * warps take turns along the columns, each with a ring of its own for weights and activations, so
+ * reading the weights once.  A block takes an equal share of the rows, 16 * GROUPS of them at a time.
+ * Its warps take turns along the columns, each with a ring of its own for weights and activations, so
  * nothing but the end of a tile needs a barrier; there the warps' sums meet in shared memory.
+ *
+ * Chains of one product in f16 on an H200, of the 4.54 TB/s a plain read reaches: 22016 x 4096, 8 tokens
+ * 88 %, 16 tokens 81 %, 32 tokens 73 %; 4096 x 11008, 90, 85 and 54 %; 4096 x 4096, 79, 66 and 44 %.  What a
+ * block reads of the activations grows with the tokens: at 32 it is as much as its share of a small weight.
  *
  * Parameters, beside dot.cuh's:
  *   TOKENS  8, 16, 32 or 64: the most there are
