@@ -73,6 +73,19 @@ if [ -f "$shared/models/stories260K.gguf" ]; then
 	check "story, single launches" same_text story --no-graph
 	check "story, waiting" same_text story --sync
 fi
+# Seven billion hash-made weights against PyTorch in f32; in bf16 transformers itself is 9e-3 away, so the bound
+# there is what the rounding of bf16 operands alone makes.
+if python3 -c 'import torch, transformers, xxhash, sys; sys.exit(not torch.cuda.is_available())' 2> /dev/null; then
+	mkdir -p "$log.7b"
+	cp tests/configs/llama-2-7b.json "$log.7b/config.json"
+	for type in f16 bf16; do
+		check "7B reference $type" python3 tests/hash_reference.py "$log.7b" "$log.7b/$type.safetensors" --type $type --seed 1
+		sed -n 's/.*transformers/transformers/p' "$log"
+		set -- -m "$log.7b/config.json" --random-weights --seed 1 --wtype $type --reference "$log.7b/$type.safetensors"
+		check "7B $type, f16 activations" close_to 5e-4 "$@" --act f16 --cache-type f16
+		[ $type = f16 ] || check "7B bf16" close_to 2.5e-3 "$@" --act bf16 --cache-type bf16
+	done
+fi
 if command -v compute-sanitizer > /dev/null; then
 	for tool in memcheck racecheck synccheck; do
 		check "$tool" sanitize $tool llama2-gqa f32
