@@ -51,7 +51,7 @@ sanitize() {
 	[ $? -le 1 ]
 }
 
-for t in "$tests"/cuda_device "$tests"/cuda_experts "$tests"/cuda_ops; do
+for t in "$tests"/cuda_device "$tests"/cuda_attend "$tests"/cuda_experts "$tests"/cuda_ops; do
 	[ ! -x "$t" ] || check "$(basename "$t")" "$t"
 done
 for m in "$shared"/golden/*; do
