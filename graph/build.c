@@ -247,9 +247,17 @@ static bool same_dims(const struct wf_blob *b, int ndim, const int64_t *dim)
 	return na == nc && !memcmp(a, c, sizeof *a * na);
 }
 
+/* The type of a weight without a file: as quantisers do, vectors and rows that blocks do not divide stay f32. */
+static wf_dtype assumed_type(const wf_graph *g, int ndim, const int64_t *dim)
+{
+	int block = wf_dtypes[g->wdtype].block;
+
+	return block == 1 || (ndim > 1 && dim[ndim - 1] % block == 0) ? g->wdtype : WF_F32;
+}
+
 wf_tensor *wf_weight(wf_graph *g, int ndim, const int64_t *dim, const char *fmt, ...)
 {
-	struct wf_blob blob = {.dtype = g->wdtype};
+	struct wf_blob blob = {0};
 	char name[160], want[96], have[96];
 	va_list ap;
 
@@ -258,6 +266,7 @@ wf_tensor *wf_weight(wf_graph *g, int ndim, const int64_t *dim, const char *fmt,
 	va_end(ap);
 	if (wf_failed(g) || check_name(g, "weight", name) || check_dims(g, "weight", name, ndim, dim))
 		return &g->dummy;
+	blob.dtype = assumed_type(g, ndim, dim);
 	if (g->weights && g->weights->find(g->weights, name, &blob)) {
 		wf_fail(g->err, "weight %s: not in the model's files, expected [%s]", name,
 			shape_text(want, sizeof want, ndim, dim));

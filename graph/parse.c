@@ -449,7 +449,7 @@ static int leaf_line(struct parser *p, bool weight)
 	p->g->wdtype = was;
 	if (wf_failed(p->g))
 		return -1;
-	return t->dtype == dtype ? 0 : complain(p, "the model's file has this weight in another type");
+	return t->dtype == dtype ? 0 : complain(p, "the model's weight is of another type");
 }
 
 static int scope_suffix(struct parser *p)
