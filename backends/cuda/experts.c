@@ -270,9 +270,10 @@ static int few_smem(const struct routed *r, bool mma, int tokens, int warps, int
 static struct shape choose_few(struct routed *r, bool mma)
 {
 	int64_t most = lesser(lesser(8, r->e->rows), 2 * (r->pairs / r->nexpert) + 2);
+	int most_warps = r->dot->in[0]->dtype == WF_Q5_K ? 8 : 16;     /* it needs more registers than 16 leave a thread */
 
 	for (r->tokens = (int)most; r->tokens > 0; r->tokens = r->tokens > 1 ? (r->tokens + 1) / 2 : 0)
-		for (int warps = 16; warps >= (r->tokens > 1 ? 8 : 4); warps /= 2)
+		for (int warps = most_warps; warps >= (r->tokens > 1 ? 8 : 4); warps /= 2)
 			for (int stages = 80 / warps; stages >= 3; stages--) {
 				int smem = few_smem(r, mma, r->tokens, warps, stages);
 				if (smem <= emit_room(r->e->gpu, 1))
