@@ -107,6 +107,7 @@ install: $(BIN) $B/libweft.a $B/libweft.so
 	install -m 644 models/example/*.c $(INST)/share/weft/
 	install -m 644 backends/backend.h $(INST)/include/weft/backends/
 	sed 's|@PREFIX@|$(PREFIX)|' tools/weft.pc.in > $(INST)/lib/pkgconfig/weft.pc
+	@[ -n "$(DESTDIR)" ] || ldconfig 2> /dev/null || true
 
 help:
 	@sed -n 's/^#: //p' Makefile
