@@ -63,8 +63,8 @@ for m in "$shared"/golden/*; do
 	check "$name f32 single launches" verify -m "$m" --no-graph --tolerance 1e-7
 	check "$name f16" close_to 5e-4 -m "$m" --act f16 --cache-type f16
 	check "$name f16 chunk 7" close_to 5e-4 -m "$m" --act f16 --cache-type f16 --chunk 7
-	# near ties between experts fall otherwise in bf16: the definition, so rounded, is up to 4e-2 away
-	case $name in mixtral|gpt-oss|deepseek*|*moe*) bound=2e-2 ;; *) bound=1e-3 ;; esac
+	# where near ties between experts fall otherwise in bf16: what transformers itself loses (reference_error.py)
+	case $name in gpt-oss) bound=2.3e-2 ;; deepseek-v3) bound=1.5e-2 ;; *) bound=1e-3 ;; esac
 	check "$name bf16" close_to $bound -m "$m" --act bf16 --cache-type bf16
 done
 check "llama unfused" verify -m "$shared/golden/llama2-gqa" --skip fuse --tolerance 1e-7
