@@ -116,6 +116,9 @@ static bool trails(const wf_tensor *a, const wf_tensor *b)
 
 int wf_same_shape(wf_graph *g, wf_tensor *y)
 {
+	for (int k = 0; k < y->nin; k++)
+		if (y->in[k]->dtype == WF_I32)
+			return wf_fail(g->err, "%s: operand %d is of whole numbers, expected values (%s)", y->op->name, k, g->scope);
 	for (int k = 1; k < y->nin; k++)
 		if (!trails(y->in[0], y->in[k]))
 			return wf_fail(g->err, "%s: operand %d of %d dims ending in %lld does not repeat over "
