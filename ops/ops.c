@@ -114,11 +114,18 @@ static bool trails(const wf_tensor *a, const wf_tensor *b)
 		!memcmp(a->dim + a->ndim - b->ndim, b->dim, sizeof *b->dim * b->ndim);
 }
 
-int wf_same_shape(wf_graph *g, wf_tensor *y)
+static bool has_whole_numbers(wf_graph *g, const wf_tensor *y)
 {
 	for (int k = 0; k < y->nin; k++)
 		if (y->in[k]->dtype == WF_I32)
 			return wf_fail(g->err, "%s: operand %d is of whole numbers, expected values (%s)", y->op->name, k, g->scope);
+	return false;
+}
+
+int wf_same_shape(wf_graph *g, wf_tensor *y)
+{
+	if (has_whole_numbers(g, y))
+		return -1;
 	for (int k = 1; k < y->nin; k++)
 		if (!trails(y->in[0], y->in[k]))
 			return wf_fail(g->err, "%s: operand %d of %d dims ending in %lld does not repeat over "
@@ -129,6 +136,8 @@ int wf_same_shape(wf_graph *g, wf_tensor *y)
 
 int wf_row_shape(wf_graph *g, wf_tensor *y)
 {
+	if (has_whole_numbers(g, y))
+		return -1;
 	if (y->dim[y->ndim - 1] < 0)
 		return wf_fail(g->err, "%s: rows of symbolic length (%s)", y->op->name, g->scope);
 	for (int k = 1; k < y->nin; k++)
