@@ -139,7 +139,9 @@ static inline wf_tensor *trial_weight(struct trial *t, wf_graph *g, wf_dtype typ
 	if (i >= TRIAL_WEIGHTS)
 		wf_die("trial: too many weights");
 	for (int k = 0; k < ndim; k++)
-		n *= dim[k];
+		n *= dim[k] > 0 ? dim[k] : 0;
+	if (!n)
+		return wf_weight(g, ndim, dim, "w%d", i);    /* refused: no file has a symbolic length */
 	*b = (struct wf_blob){.dtype = type, .ndim = ndim, .bytes = wf_row_bytes(type, dim[ndim - 1]) * (size_t)(n / dim[ndim - 1])};
 	memcpy(b->dim, dim, sizeof *dim * (size_t)ndim);
 	uint8_t *data = wf_alloc(t->arena, b->bytes);

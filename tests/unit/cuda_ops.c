@@ -419,10 +419,10 @@ static void make_products(const wf_backend *backend, int n)
 	for (int i = 0; i < n; i++)
 		for (int type = 0; type < WF_NDTYPE; type++) {
 			struct trial_opt opt = some_options(backend);
-			struct recipe *list = calloc(RECIPES + 1, sizeof *list);
-			char why[256];
 			if (type == WF_I32)
 				continue;
+			struct recipe *list = calloc(RECIPES + 1, sizeof *list);
+			char why[256];
 			if (backend->act != WF_F32)
 				opt.act = floats[(i + type) % 3];
 			for (int k = 0; k < 3;) {
