@@ -32,8 +32,8 @@ def strings(source):
 
 
 def fetch(folder):
-	subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", "--no-binary", ":all:",
-		"-d", folder, PACKAGE], check=True)
+	subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps",
+		"--no-binary", PACKAGE.split("=")[0], "-d", folder, PACKAGE], check=True, timeout=400)
 	path = glob.glob(folder + "/*.tar.gz")[0]
 	with open(path, "rb") as f:
 		assert hashlib.sha256(f.read()).hexdigest() == SUM, "another file than expected"
