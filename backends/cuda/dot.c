@@ -109,7 +109,7 @@ void emit_plain_hooks(struct page *p, const wf_kernel *kernel, bool ready)
 
 	while (!ready && emit_member(kernel, x) >= 0)
 		x = x->in[0];
-	const char *type = page_type(p, x);
+	const char *type = ready ? page_own_type(x) : page_type(p, x);
 	const char *from = ready ? page_pointer(p, PAGE_ROWS, NULL, page_format(p, "const %s *", type), "ready") : page_value(p, x);
 
 	page_define(p, "ROWS", "%lld", (long long)w->dim[0]);
@@ -135,7 +135,7 @@ void emit_row_hook(struct page *p, const wf_kernel *kernel, bool ready)
 
 	while (!ready && emit_member(kernel, x) >= 0)
 		x = x->in[0];
-	const char *type = page_type(p, x);
+	const char *type = ready ? page_own_type(x) : page_type(p, x);
 	page_add(p, "__device__ inline const %s *x_row(const args &p, int token)\n{\n\treturn p.%s + (size_t)token * COLS;\n}\n", type,
 		ready ? page_pointer(p, PAGE_ROWS, NULL, page_format(p, "const %s *", type), "ready") : page_value(p, x));
 }

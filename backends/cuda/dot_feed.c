@@ -41,6 +41,9 @@ static int find_feed(struct dot *d, struct feed *f)
 			return dot_refuse(d, "values move after they are computed");
 		if (kind == WF_MOVE && emit_is(f->op[i], "lane") && (int64_t)emit_attr(f->op[i], "block") % 8)
 			return dot_refuse(d, "lanes narrower than 8");
+		if (kind == WF_MOVE && emit_is(f->op[i], "cols") &&
+		    (emit_width(f->op[i]) > wf_last(f->op[i]) || (int64_t)emit_attr(f->op[i], "start") % 8))
+			return dot_refuse(d, "columns of each head, or from between two vectors, feed it");
 		moves &= kind == WF_MOVE;
 	}
 	return wf_dtypes[f->base->dtype].block > 1 ? dot_refuse(d, "rows of a quantised table feed it") : 0;
@@ -88,28 +91,33 @@ static const char *row_index(struct dot *d, const wf_tensor *ids)
 static void add_x8(struct dot *d, const struct feed *f)
 {
 	const char *row = "token", *k = "k";
-	int i = 0;
+	int i = 0, nmove = 0;
 
 	for (; i < f->norm; i++)
 		if (f->op[i]->op->kind == WF_MAP)
 			page_op(d->page, f->op[i], NULL);
+	while (nmove < f->n && f->op[nmove]->op->kind == WF_MOVE)
+		nmove++;
 	page_add(d->page, "__device__ inline void x8(const args &p, int token, int k, float (&v)[8])\n{\n");
-	for (i = 0; i < f->n && f->op[i]->op->kind == WF_MOVE; i++) {
+	for (i = nmove - 1; i >= 0; i--) {    /* from the product's column back to memory's */
 		const wf_tensor *t = f->op[i];
 		if (emit_is(t, "take"))
 			row = row_index(d, t->in[1]);
 		else if (emit_is(t, "cols"))
 			k = page_format(d->page, "%s + %lld", k, (long long)emit_attr(t, "start"));
 		else if (emit_is(t, "lane"))
-			k = page_format(d->page, "((%s) / %lld * 2 + %d) * %lld + (%s) %% %lld", k, (long long)emit_attr(t, "block"),
-				(int)emit_attr(t, "at"), (long long)emit_attr(t, "block"), k, (long long)emit_attr(t, "block"));
+			k = page_format(d->page, "((%s) / %lld * %d + %d) * %lld + (%s) %% %lld", k, (long long)emit_attr(t, "block"),
+				(int)emit_attr(t, "of"), (int)emit_attr(t, "at"), (long long)emit_attr(t, "block"), k,
+				(long long)emit_attr(t, "block"));
 		else if (!t->op->view)
 			dot_refuse(d, "an order of values it cannot follow");
 	}
 	load8(d, f->base, row, k, "v");
-	for (; i < f->norm; i++)
+	for (i = nmove; i < f->norm; i++)
 		if (f->op[i]->op->kind == WF_MAP)
 			map8(d, f->op[i], i, true);
+	if (wf_last(d->anchor->in[1]) % 8 && f->norm)     /* neither a longer row nor a function of nothing is zero there */
+		page_add(d->page, "\tfor (int i = 0; i < 8; i++)\n\t\tv[i] = k + i < COLS ? v[i] : 0;\n");
 	page_add(d->page, "}\n\n");
 }
 

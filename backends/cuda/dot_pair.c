@@ -125,6 +125,8 @@ static int place_member(struct dot *d, int i)
 		return dot_refuse(d, "a member that does not follow the product");
 	if (emit_is(t, "cols") && t->in[0] != d->anchor)
 		return dot_refuse(d, "columns of columns");
+	if (emit_is(t, "cols") && d->region[s->region].n != wf_last(t))
+		return dot_refuse(d, "some columns of a result that is kept whole");
 	if (emit_is(t, "rope"))
 		return pair_rope(d, t, s->region);
 	if (emit_is(t, "lane"))

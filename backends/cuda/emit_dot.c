@@ -51,11 +51,17 @@ static bool has_feed(const struct emit *e)
 	return e->plan->value[x->id].kernel == e->kernel->id;
 }
 
+/* The library reads rows in the type they are computed in; an output of the graph is kept in f32. */
+static bool needs_rows(const struct emit *e)
+{
+	return has_feed(e) || page_is_output(e->plan, page_storage(e->plan, e->kernel->anchor->in[1]));
+}
+
 static int emit_feed(struct emit *e)
 {
 	const wf_tensor *anchor = e->kernel->anchor, *x = anchor->in[1];
 
-	if (!has_feed(e))
+	if (!needs_rows(e))
 		return 0;
 	e->work->row_bytes = emit_width(x) * wf_dtypes[x->dtype].bytes;
 	return emit_rows(e, "-feed", anchor, x, NULL);
@@ -257,7 +263,7 @@ static int emit_unpack(struct emit *e)
 	struct page p;
 
 	page_open(&p, e->arena, e->plan, e->kernel);
-	emit_unpack_hooks(&p, w, page_type(&p, e->kernel->anchor->in[1]));
+	emit_unpack_hooks(&p, w, page_own_type(e->kernel->anchor->in[1]));
 	l->threads = ROWS_THREADS;
 	l->grid_x = (unsigned)w->dim[0];
 	l->weight = 1;
@@ -274,7 +280,7 @@ static int emit_library(struct emit *e, const wf_tensor *sum, const wf_tensor *o
 
 	page_open(&p, e->arena, e->plan, e->kernel);
 	take_arg(&p, w->dtype == x->dtype ? PAGE_CONSTANT : PAGE_UNPACKED, w, "w");
-	if (has_feed(e))
+	if (needs_rows(e))
 		take_arg(&p, PAGE_ROWS, NULL, "x");
 	else
 		take_arg(&p, PAGE_VALUE, behind_views(e, x), "x");
@@ -312,6 +318,8 @@ int emit_dot(struct emit *e)
 	const wf_tensor *anchor = e->kernel->anchor;
 	bool few = e->rows <= GEMV_MOST;
 
+	if (anchor->ndim != 2)
+		return emit_refuse(e, "products of rows in more than one dimension");
 	if (!few && (anchor->in[0]->dtype == anchor->in[1]->dtype || e->rows > SKINNY_MOST))
 		return emit_many(e);
 	return !few && can_skinny(e) ? emit_skinny(e) : emit_gemv(e);

@@ -214,6 +214,11 @@ const char *page_type(const struct page *p, const wf_tensor *t)
 {
 	if (!t->constant && t->op != &wf_op_input && page_is_output(p->plan, page_storage(p->plan, t)))
 		return "float";
+	return page_own_type(t);
+}
+
+const char *page_own_type(const wf_tensor *t)
+{
 	switch (t->dtype) {
 	case WF_F32: return "float";
 	case WF_F16: return "half";

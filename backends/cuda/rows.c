@@ -78,8 +78,8 @@ static bool fits_eight(const wf_tensor *t)
 		fits &= eight(wf_last(t)) && (attribute(t, "pairs") ? eight(2 * emit_width(t->in[2])) : eight(emit_width(t->in[2])));
 	if (emit_is(t, "join"))
 		fits &= eight(wf_last(t->in[0])) && eight(wf_last(t->in[1]));
-	if (emit_is(t, "cols"))
-		fits &= eight(attribute(t, "start"));
+	if (emit_is(t, "cols"))      /* of each head, in rows that begin where vectors may */
+		fits &= eight(attribute(t, "start")) && eight(wf_last(t)) && eight(wf_last(t->in[0]));
 	if (emit_is(t, "lane"))
 		fits &= eight(attribute(t, "block"));
 	if (emit_is(t, "take") || t->op->kind == WF_ROUTE)
@@ -94,7 +94,7 @@ static bool fits_eight(const wf_tensor *t)
 
 static void choose_width(struct rows *r)
 {
-	r->width = 8;
+	r->width = r->result && !eight(emit_width(r->result)) ? 1 : 8;
 	for (int i = 0; i < r->kernel->nnode; i++)
 		if (ours(r, r->kernel->node[i]) && !fits_eight(r->kernel->node[i]))
 			r->width = 1;
@@ -258,6 +258,16 @@ static void do_join(struct rows *r, const wf_tensor *t)
 	page_add(r->page, "\t}\n");
 }
 
+/* Where column i of a cols node stands in its operand's row: the same range of every head. */
+static const char *column(struct rows *r, const wf_tensor *t)
+{
+	long long start = (long long)attribute(t, "start"), n = wf_last(t), m = wf_last(t->in[0]);
+
+	if (emit_width(t) > n)
+		return page_format(r->page, "(i / %lld * %lld + i %% %lld + %lld)", n, m, n, start);
+	return start ? page_format(r->page, "i + %lld", start) : "i";
+}
+
 static void do_move(struct rows *r, const wf_tensor *t)
 {
 	struct page *p = r->page;
@@ -265,7 +275,7 @@ static void do_move(struct rows *r, const wf_tensor *t)
 	if (t->op->view)
 		load(r, t->in[0], "i", "v");
 	else if (emit_is(t, "cols"))
-		load(r, t->in[0], attribute(t, "start") ? page_format(p, "i + %lld", (long long)attribute(t, "start")) : "i", "v");
+		load(r, t->in[0], column(r, t), "v");
 	else if (emit_is(t, "lane")) {
 		long long of = attribute(t, "of"), at = attribute(t, "at"), block = attribute(t, "block");
 		load(r, t->in[0], page_format(p, "(i / %lld * %lld + %lld) * %lld + i %% %lld", block, of, at, block, block), "v");
@@ -353,7 +363,7 @@ static void store_value(struct rows *r, const wf_tensor *t)
 {
 	struct page *p = r->page;
 	bool scratch = t == r->result;
-	const char *pointer = scratch ? page_pointer(p, PAGE_ROWS, NULL, page_format(p, "%s *", page_type(p, t)), "ready") :
+	const char *pointer = scratch ? page_pointer(p, PAGE_ROWS, NULL, page_format(p, "%s *", page_own_type(t)), "ready") :
 		page_value(p, t);
 
 	each_run(r, emit_width(t));
@@ -382,6 +392,8 @@ static void add_stores(struct rows *r)
 		if (t->op->state && ours(r, t))
 			append_cache(r, t);
 	}
+	if (r->result && member(r, r->result) < 0)     /* it is in memory, in another type */
+		store_value(r, r->result);
 	page_add(r->page, "}\n\n");
 }
 
