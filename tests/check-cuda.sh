@@ -61,6 +61,8 @@ for m in "$shared"/golden/*; do
 		check "$name f32 chunk $chunk" verify -m "$m" --chunk $chunk --tolerance 1e-7
 	done
 	check "$name f32 single launches" verify -m "$m" --no-graph --tolerance 1e-7
+	check "$name batch of 5" verify -m "$m" --batch 5 --tolerance 1e-7
+	check "$name batch of 5, single launches" verify -m "$m" --batch 5 --no-graph --tolerance 1e-7
 	check "$name f16" close_to 5e-4 -m "$m" --act f16 --cache-type f16
 	check "$name f16 chunk 7" close_to 5e-4 -m "$m" --act f16 --cache-type f16 --chunk 7
 	# where near ties between experts fall otherwise in bf16: what transformers itself loses (reference_error.py)
@@ -73,6 +75,28 @@ if [ -f "$shared/models/stories260K.gguf" ]; then
 	check "story, single launches" same_text story --no-graph
 	check "story, waiting" same_text story --sync
 fi
+# A real model, where it has been fetched (sh tests/model.sh): the CPU's greedy text with f32 activations.
+smollm2=${SMOLLM2:-${XDG_CACHE_HOME:-$HOME/.cache}/weft-models/SmolLM2-135M-Instruct.Q4_1.gguf}
+answer() { "$weft" run -m "$smollm2" -p "$prompt" -n 64 --temp 0 "$@" < /dev/null 2> /dev/null; }
+same_answer() { answer --backend cuda --cache "$cache" "$@" > "$log.gpu" && cmp "$log.gpu" "$log.cpu"; }
+if [ -f "$smollm2" ]; then
+	for prompt in "What is the capital of France?" "Write a short story about a lighthouse." "Explain why the sky is blue."; do
+		answer --act f32 > "$log.cpu"
+		for act in f32 f16 bf16; do
+			check "SmolLM2 $act: $prompt" same_answer --act $act
+		done
+	done
+fi
+# Eight processes that start cold together share one cache; the next finds everything there.
+cold() {
+	rm -rf "$log.cold"
+	for i in 1 2 3 4 5 6 7 8; do
+		"$weft" verify --backend cuda --cache "$log.cold" -m "$shared/golden/llama2-gqa" --chunk 7 > "$log.cold.$i" 2>&1 || echo "$i" >> "$log.bad" &
+	done
+	wait
+	[ ! -e "$log.bad" ] || { cat "$log.bad" "$log.cold."*; return 1; }
+}
+check "eight cold starts at once" cold
 # Seven billion hash-made weights against PyTorch in f32; in bf16 transformers itself is 9e-3 away, so the bound
 # there is what the rounding of bf16 operands alone makes.
 if python3 -c 'import torch, transformers, xxhash, sys; sys.exit(not torch.cuda.is_available())' 2> /dev/null; then
