@@ -4,7 +4,7 @@
 # the last line is "N passed, N failed".
 set -eu
 cd "$(dirname "$0")/.."
-sh tests/packages.sh gcc make libc6-dev libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev \
+sh tests/packages.sh gcc g++ make libc6-dev libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev \
 	libcmocka-dev pkgconf python3 python3-jinja2 python3-pip unzip ca-certificates clang libclang-rt-14-dev
 jobs=$(nproc)
 make -s -j"$jobs" SAN="${SAN:-}" all tests

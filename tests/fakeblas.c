@@ -1,13 +1,70 @@
-/* fakeblas.c - a libcublasLt.so.13 beside the stand-in driver: every product is written down as a launch. */
+/* fakeblas.c - a libcublasLt.so.13 beside the stand-in driver: every product is written down as a launch,
+ * and computed where the device is emulated (FAKENVRTC is set). */
 #include "fakecuda.h"
 
 #include <cublasLt.h>
+#include <stdint.h>
+#include <string.h>
 
-struct object { int kind; };
+/* A matrix layout; of other objects only the address counts. */
+struct object { cudaDataType type; uint64_t rows, cols; int64_t ld; };
+
+struct product { struct object w, x, y; const void *a, *b, *c; void *out; float beta; };
+
+static float value(cudaDataType type, const void *p, int64_t i)
+{
+	uint16_t bits;
+	uint32_t word;
+	float v;
+
+	if (type == CUDA_R_32F)
+		return ((const float *)p)[i];
+	memcpy(&bits, (const char *)p + 2 * i, sizeof bits);
+	word = type == CUDA_R_16BF ? (uint32_t)bits << 16 : (uint32_t)(bits & 0x7fff) << 13;
+	memcpy(&v, &word, sizeof v);
+	if (type == CUDA_R_16BF)
+		return v;
+	v *= 0x1p112f;
+	return bits & 0x8000 ? -v : v;
+}
+
+/* The upper bits of v, or of what has a half's exponent where a float has its own; to the nearest even. */
+static void store(cudaDataType type, void *p, int64_t i, float v)
+{
+	int drop = type == CUDA_R_16F ? 13 : 16;
+	float shown = type == CUDA_R_16F ? v * 0x1p-112f : v;
+	uint32_t word;
+
+	if (type == CUDA_R_32F) {
+		((float *)p)[i] = v;
+		return;
+	}
+	memcpy(&word, &shown, sizeof word);
+	uint32_t sign = word >> 31 << 15, bits = ((word & 0x7fffffff) + (1u << (drop - 1)) - 1 + (word >> drop & 1)) >> drop;
+	if (type == CUDA_R_16F && !(v > -65520 && v < 65520))
+		bits = v != v ? 0x7fff : 0x7c00;
+	uint16_t half = (uint16_t)(sign | bits);
+	memcpy((char *)p + 2 * i, &half, sizeof half);
+}
+
+static void multiply(const void *params, const unsigned *grid, const unsigned *block)
+{
+	const struct product *m = params;
+	int64_t M = (int64_t)m->y.rows, N = (int64_t)m->y.cols, K = (int64_t)m->w.rows;
+
+	(void)grid, (void)block;
+	for (int64_t n = 0; n < N; n++)
+		for (int64_t i = 0; i < M; i++) {
+			double sum = m->beta != 0 ? m->beta * (double)value(m->y.type, m->c, n * m->y.ld + i) : 0;
+			for (int64_t k = 0; k < K; k++)
+				sum += (double)value(m->w.type, m->a, i * m->w.ld + k) * value(m->x.type, m->b, n * m->x.ld + k);
+			store(m->y.type, m->out, n * m->y.ld + i, (float)sum);
+		}
+}
 
 static cublasStatus_t make(void **out)
 {
-	struct object *o = fake_fails("cublasLt") ? NULL : malloc(sizeof *o);
+	struct object *o = fake_fails("cublasLt") ? NULL : calloc(1, sizeof *o);
 
 	*out = o;
 	if (o)
@@ -63,8 +120,11 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d, cublasLtMa
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *m, cudaDataType type, uint64_t rows, uint64_t cols,
 		int64_t ld)
 {
-	(void)type, (void)cols;
-	return ld < (int64_t)rows ? CUBLAS_STATUS_INVALID_VALUE : make((void **)m);
+	cublasStatus_t status = ld < (int64_t)rows ? CUBLAS_STATUS_INVALID_VALUE : make((void **)m);
+
+	if (status == CUBLAS_STATUS_SUCCESS)
+		*(struct object *)*m = (struct object){type, rows, cols, ld};
+	return status;
 }
 
 cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t m)
@@ -103,8 +163,11 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t d, const 
 		cublasLtMatrixLayout_t cl, void *y, cublasLtMatrixLayout_t yl, const cublasLtMatmulAlgo_t *algo,
 		void *workspace, size_t bytes, cudaStream_t stream)
 {
-	(void)h, (void)d, (void)alpha, (void)wl, (void)xl, (void)beta, (void)c, (void)cl, (void)yl, (void)algo;
+	struct product product = {.w = *(struct object *)wl, .x = *(struct object *)xl, .y = *(struct object *)yl, .a = w, .b = x,
+		.c = c, .out = y, .beta = *(const float *)beta};
+
+	(void)h, (void)d, (void)alpha, (void)cl, (void)algo;
 	if (!fake_is_device(w) || !fake_is_device(x) || !fake_is_device(y) || !fake_is_device(workspace) || !bytes)
 		return CUBLAS_STATUS_INVALID_VALUE;
-	return fake_launch_named(stream, "cublasLtMatmul") ? CUBLAS_STATUS_EXECUTION_FAILED : CUBLAS_STATUS_SUCCESS;
+	return fake_launch_named(stream, "cublasLtMatmul", getenv("FAKENVRTC") ? multiply : NULL, &product, sizeof product) ? CUBLAS_STATUS_EXECUTION_FAILED : CUBLAS_STATUS_SUCCESS;
 }

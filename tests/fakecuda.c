@@ -5,12 +5,16 @@
  * written down.  What the real driver refuses is refused: allocation or waiting during capture,
  * copies outside an allocation, a function its module lacks.
  *
+ * A module that is a shared object with functions emulate_NAME (fakenvrtc.c makes them) is run, on the
+ * thread that submits or replays.
+ *
  * FAKECUDA_FAIL=n fails the n-th call, FAKECUDA_MEMORY=bytes sets the device's memory,
- * FAKECUDA_ARCH=90 its compute capability, FAKECUDA_LEAKS=1 ends the process with status 99 when
+ * FAKECUDA_ARCH=90 its compute capability, FAKECUDA_SMS=n its multiprocessors, FAKECUDA_LEAKS=1 ends the process with status 99 when
  * something is left at exit, FAKECUDA_LOG=file writes every call's name. */
 #include "fakecuda.h"
 
 #include <cuda.h>
+#include <elf.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -31,6 +35,8 @@ struct work {                                 /* something a stream does */
 	size_t bytes;
 	unsigned value, width;
 	struct fake_launch launch;
+	fake_kernel *run;                     /* LAUNCH: NULL does nothing */
+	unsigned char params[FAKE_MAXPARAM];
 	struct work *next;
 };
 
@@ -40,6 +46,8 @@ struct object {
 	size_t bytes;
 	struct object *of;                    /* FUNCTION: its module */
 	char name[64];
+	void *library;                        /* MODULE: its code for this CPU, or NULL */
+	fake_kernel *run;                     /* FUNCTION */
 	struct work *work, **end;             /* STREAM while capturing, GRAPH, GRAPHEXEC */
 	bool capturing;
 	struct object *next;
@@ -47,7 +55,7 @@ struct object {
 
 static struct fake fake = {.memory = (size_t)8 << 30};
 static struct object *objects;
-static int retained, arch = 90;
+static int retained, arch = 90, sms = 132;
 static FILE *calls_file;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
@@ -60,10 +68,12 @@ __attribute__((constructor)) static void start(void)
 {
 	const char *fail = getenv("FAKECUDA_FAIL"), *memory = getenv("FAKECUDA_MEMORY");
 	const char *cc = getenv("FAKECUDA_ARCH"), *file = getenv("FAKECUDA_LOG");
+	const char *count = getenv("FAKECUDA_SMS");
 
 	fake.fail_at = fail ? atol(fail) : 0;
 	fake.memory = memory ? strtoull(memory, NULL, 10) : fake.memory;
 	arch = cc ? atoi(cc) : arch;
+	sms = count ? atoi(count) : sms;
 	calls_file = file ? fopen(file, "w") : NULL;
 }
 
@@ -251,7 +261,7 @@ CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute which, CUdevice dev
 	switch (which) {
 	case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = arch / 10; break;
 	case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = arch % 10; break;
-	case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *value = 132; break;
+	case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *value = sms; break;
 	case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *value = 232448; break;
 	case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR: *value = 233472; break;
 	case CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR: *value = 65536; break;
@@ -394,8 +404,11 @@ static void perform(const struct work *w)
 	} else if (w->what == FILL) {
 		for (size_t i = 0; i < w->bytes; i += w->width)
 			memcpy(w->to + i, &w->value, w->width);
-	} else if (fake.nlaunch++ < FAKE_MAXLAUNCH) {
-		fake.launch[fake.nlaunch - 1] = w->launch;
+	} else {
+		if (fake.nlaunch++ < FAKE_MAXLAUNCH)
+			fake.launch[fake.nlaunch - 1] = w->launch;
+		if (w->run)
+			w->run(w->params, w->launch.grid, w->launch.block);
 	}
 }
 
@@ -545,12 +558,32 @@ CUresult cuEventElapsedTime(float *ms, CUevent from, CUevent to)
 
 /* ---- modules and launches ---------------------------------------------------------------------------------------- */
 
+/* Its end is that of its section headers, which stand last. */
+static void *open_library(const void *image)
+{
+	const Elf64_Ehdr *head = image;
+	size_t bytes = head->e_shoff + (size_t)head->e_shnum * head->e_shentsize;
+	char path[] = "/tmp/fakecuda-XXXXXX";
+	int fd = head->e_type == ET_DYN && head->e_machine == EM_X86_64 ? mkstemp(path) : -1;
+
+	if (fd < 0)
+		return NULL;
+	void *library = write(fd, image, bytes) == (ssize_t)bytes ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
+	if (!library)
+		fprintf(stderr, "fakecuda: %s\n", dlerror());
+	close(fd);
+	unlink(path);
+	return library;
+}
+
 CUresult cuModuleLoadData(CUmodule *module, const void *image)
 {
 	ENTER;
 	if (memcmp(image, "\177ELF", 4))
 		return leave(CUDA_ERROR_INVALID_IMAGE);
-	*module = (CUmodule)add(MODULE);
+	struct object *m = add(MODULE);
+	m->library = open_library(image);
+	*module = (CUmodule)m;
 	fake.modules++;
 	return leave(CUDA_SUCCESS);
 }
@@ -562,6 +595,8 @@ static CUresult drop_module(struct object *module)
 		if (o->kind == FUNCTION && o->of == module)
 			drop(o);
 	}
+	if (module && module->library)
+		dlclose(module->library);
 	return drop(module);
 }
 
@@ -579,6 +614,13 @@ CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *
 	struct object *f = add(FUNCTION);
 	f->of = m;
 	snprintf(f->name, sizeof f->name, "%s", name);
+	if (m->library) {
+		char entry[80];
+		snprintf(entry, sizeof entry, "emulate_%s", name);
+		*(void **)&f->run = dlsym(m->library, entry);
+		if (!f->run)
+			return leave(CUDA_ERROR_NOT_FOUND);
+	}
 	*function = (CUfunction)f;
 	return leave(CUDA_SUCCESS);
 }
@@ -617,6 +659,9 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction function, void **p
 			c->attrs[i].value.programmaticStreamSerializationAllowed;
 	if (params && params[0])
 		memcpy(&w.launch.first, params[0], sizeof w.launch.first);
+	w.run = f->run;
+	if (w.run)                            /* past its end, too: how long it is the caller knows */
+		memcpy(w.params, params[0], 40 * sizeof(uint64_t));
 	return leave(submit(c->hStream, w));
 }
 
@@ -637,11 +682,12 @@ bool fake_is_device(const void *p)
 	return found;
 }
 
-int fake_launch_named(void *stream, const char *name)
+int fake_launch_named(void *stream, const char *name, fake_kernel *run, const void *params, size_t bytes)
 {
-	struct work w = {.what = LAUNCH};
+	struct work w = {.what = LAUNCH, .run = run};
 
 	ENTER;
+	memcpy(w.params, params, bytes);
 	snprintf(w.launch.name, sizeof w.launch.name, "%s", name);
 	return (int)leave(submit(stream, w));
 }

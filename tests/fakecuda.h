@@ -7,7 +7,10 @@
 #include <stddef.h>
 #include <stdlib.h>
 
-enum { FAKE_MAXLAUNCH = 4096 };
+enum { FAKE_MAXLAUNCH = 4096, FAKE_MAXPARAM = 512 };
+
+/* What a launch does, where it does anything. */
+typedef void fake_kernel(const void *params, const unsigned *grid, const unsigned *block);
 
 struct fake_launch {
 	char name[64];                        /* of the kernel */
@@ -35,7 +38,7 @@ struct fake *fake_cuda(void);
 /* For fakeblas.c: count a call and say whether it fails; is this device memory; a launch on a stream. */
 bool fake_fails(const char *call);
 bool fake_is_device(const void *);
-int  fake_launch_named(void *stream, const char *name);
+int  fake_launch_named(void *stream, const char *name, fake_kernel *, const void *params, size_t bytes);
 
 /* And a compiler that makes nothing of anything: for tests of what comes after. */
 static inline bool fake_nvrtc(void)

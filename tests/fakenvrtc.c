@@ -1,9 +1,22 @@
-/* fakenvrtc.c - a libnvrtc.so.13 beside the stand-in driver: compiles anything to an empty ELF at once. */
+/* fakenvrtc.c - a libnvrtc.so.13 beside the stand-in driver.
+ *
+ * It compiles anything to an empty ELF at once; or, with FAKENVRTC naming a C++ compiler, a page to a
+ * shared object whose kernels the stand-in driver runs on the CPU (emulate.h). */
 #include <nvrtc.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { BYTES = 64 };
+enum { EMPTY = 64, MAXNAME = 64 };
+
+struct program {
+	char *source, *image;
+	size_t bytes;
+	int n;
+	const char *const *text, *const *name;        /* the caller's, until it is compiled */
+	char log[2000];
+};
 
 nvrtcResult nvrtcVersion(int *major, int *minor)
 {
@@ -20,48 +33,192 @@ const char *nvrtcGetErrorString(nvrtcResult result)
 nvrtcResult nvrtcCreateProgram(nvrtcProgram *p, const char *source, const char *name, int n, const char *const *text,
 		const char *const *names)
 {
-	(void)source, (void)name, (void)n, (void)text, (void)names;
-	*p = malloc(1);
-	return *p ? NVRTC_SUCCESS : NVRTC_ERROR_OUT_OF_MEMORY;
+	struct program *made = calloc(1, sizeof *made);
+
+	(void)name;
+	*p = (nvrtcProgram)made;
+	if (!made || !(made->source = strdup(source)))
+		return NVRTC_ERROR_OUT_OF_MEMORY;
+	made->n = n;
+	made->text = text;
+	made->name = names;
+	return NVRTC_SUCCESS;
 }
 
 nvrtcResult nvrtcDestroyProgram(nvrtcProgram *p)
 {
-	free(*p);
+	struct program *gone = (struct program *)*p;
+
+	free(gone->source);
+	free(gone->image);
+	free(gone);
 	return NVRTC_SUCCESS;
 }
 
-nvrtcResult nvrtcCompileProgram(nvrtcProgram p, int n, const char *const *options)
+/* ---- a page as C++ ---- */
+
+/* Shared memory is the block's: one static array, and statics. */
+static void write_text(FILE *f, const char *s)
 {
-	(void)p, (void)n, (void)options;
+	static const char outside[] = "extern __shared__", inside[] = "__shared__";
+
+	while (*s)
+		if (!strncmp(s, outside, sizeof outside - 1)) {
+			fputs("extern", f);
+			s += sizeof outside - 1;
+		} else if (!strncmp(s, inside, sizeof inside - 1)) {
+			fputs("static", f);
+			s += sizeof inside - 1;
+		} else {
+			fputc(*s++, f);
+		}
+}
+
+static int write_file(const char *dir, const char *name, const char *text, const char *after)
+{
+	char path[300];
+
+	snprintf(path, sizeof path, "%s/%s", dir, name);
+	FILE *f = fopen(path, "w");
+	if (!f)
+		return -1;
+	write_text(f, text);
+	fputs(after, f);
+	return fclose(f);
+}
+
+/* The name after each "__global__ ... void [__launch_bounds__(...)]"; an entry for the driver to call it by. */
+static void add_entries(const char *text, char *out, size_t cap)
+{
+	static const char bounds[] = "__launch_bounds__(";
+
+	for (const char *at = text; (at = strstr(at, "extern \"C\" __global__")); ) {
+		char name[MAXNAME];
+		size_t n;
+		at += strlen("extern \"C\" __global__");
+		for (;;) {
+			at += strspn(at, " \n\t");
+			n = strcspn(at, " \n\t(");
+			if (!strncmp(at, bounds, sizeof bounds - 1))
+				at += strcspn(at, ")") + 1;
+			else if (at[n] == '(')
+				break;
+			else
+				at += n;
+		}
+		snprintf(name, sizeof name, "%.*s", (int)n, at);
+		size_t len = strlen(out);
+		snprintf(out + len, cap - len, "\nextern \"C\" void emulate_%s(const void *p, const unsigned *grid, const unsigned *block)\n"
+			"{\n\temu_run(%s, p, grid, block);\n}\n", name, name);
+	}
+}
+
+static const char *text_of(const struct program *p, const char *name)
+{
+	for (int i = 0; i < p->n; i++)
+		if (!strcmp(p->name[i], name))
+			return p->text[i];
+	return NULL;
+}
+
+/* Of the page's own text and of what it includes at its end. */
+static void entries(const struct program *p, char *out, size_t cap)
+{
+	const char *last = NULL, *text;
+	char name[MAXNAME];
+
+	*out = 0;
+	add_entries(p->source, out, cap);
+	for (const char *at = p->source; (at = strstr(at, "#include \"")); at += 10)
+		last = at + 10;
+	if (!last || *out)
+		return;
+	snprintf(name, sizeof name, "%.*s", (int)strcspn(last, "\""), last);
+	if ((text = text_of(p, name)))
+		add_entries(text, out, cap);
+}
+
+static int read_image(struct program *p, const char *path)
+{
+	FILE *f = fopen(path, "rb");
+
+	if (!f)
+		return -1;
+	fseek(f, 0, SEEK_END);
+	p->bytes = (size_t)ftell(f);
+	rewind(f);
+	p->image = malloc(p->bytes);
+	int failed = !p->image || fread(p->image, 1, p->bytes, f) != p->bytes;
+	fclose(f);
+	return failed ? -1 : 0;
+}
+
+static nvrtcResult compile(struct program *p, const char *compiler, const char *arch)
+{
+	char dir[] = "/tmp/fakenvrtc-XXXXXX", command[1000], after[4000], path[300];
+	const char *home = getenv("FAKENVRTC_HOME");
+
+	if (!mkdtemp(dir))
+		return NVRTC_ERROR_OUT_OF_MEMORY;
+	entries(p, after, sizeof after);
+	int failed = write_file(dir, "page.cu", p->source, after);
+	for (int i = 0; i < p->n; i++)
+		failed |= write_file(dir, p->name[i], p->text[i], "");
+	snprintf(command, sizeof command, "%s -x c++ -std=c++17 -O1 -w -fpermissive -fPIC -shared -fsanitize=alignment "
+		"-fsanitize-undefined-trap-on-error -fno-strict-aliasing -fno-gnu-unique -ffp-contract=off -D__CUDA_ARCH__=%s0 -I%s -include %s/emulate.h "
+		"%s/page.cu -o %s/page.so > %s/log 2>&1", compiler, arch, dir, home ? home : "tests", dir, dir, dir);
+	failed = failed || system(command);
+	snprintf(path, sizeof path, "%s/log", dir);
+	FILE *log = failed ? fopen(path, "r") : NULL;
+	if (log) {
+		p->log[fread(p->log, 1, sizeof p->log - 1, log)] = 0;
+		fclose(log);
+	}
+	snprintf(path, sizeof path, "%s/page.so", dir);
+	failed = failed || read_image(p, path);
+	snprintf(command, sizeof command, "rm -rf %s", dir);
+	return system(command) || failed ? NVRTC_ERROR_COMPILATION : NVRTC_SUCCESS;
+}
+
+nvrtcResult nvrtcCompileProgram(nvrtcProgram handle, int n, const char *const *options)
+{
+	struct program *p = (struct program *)handle;
+	const char *compiler = getenv("FAKENVRTC");
+	char arch[8] = "80";
+
+	for (int i = 0; i < n; i++)
+		if (strstr(options[i], "sm_"))
+			snprintf(arch, sizeof arch, "%.*s", (int)strspn(strstr(options[i], "sm_") + 3, "0123456789"), strstr(options[i], "sm_") + 3);
+	if (compiler)
+		return compile(p, compiler, arch);
+	p->bytes = EMPTY;
+	p->image = calloc(1, EMPTY);
+	if (!p->image)
+		return NVRTC_ERROR_OUT_OF_MEMORY;
+	memcpy(p->image, "\177ELF", 4);
 	return NVRTC_SUCCESS;
 }
 
 nvrtcResult nvrtcGetCUBINSize(nvrtcProgram p, size_t *bytes)
 {
-	(void)p;
-	*bytes = BYTES;
+	*bytes = ((struct program *)p)->bytes;
 	return NVRTC_SUCCESS;
 }
 
 nvrtcResult nvrtcGetCUBIN(nvrtcProgram p, char *to)
 {
-	(void)p;
-	memset(to, 0, BYTES);
-	memcpy(to, "\177ELF", 4);
+	memcpy(to, ((struct program *)p)->image, ((struct program *)p)->bytes);
 	return NVRTC_SUCCESS;
 }
 
 nvrtcResult nvrtcGetProgramLogSize(nvrtcProgram p, size_t *bytes)
 {
-	(void)p;
-	*bytes = 1;
+	*bytes = strlen(((struct program *)p)->log) + 1;
 	return NVRTC_SUCCESS;
 }
 
 nvrtcResult nvrtcGetProgramLog(nvrtcProgram p, char *to)
 {
-	(void)p;
-	*to = 0;
+	strcpy(to, ((struct program *)p)->log);
 	return NVRTC_SUCCESS;
 }

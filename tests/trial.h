@@ -109,7 +109,7 @@ static inline void trial_shake(struct trial *t)
 /* Any bytes are blocks of a type, but for its f16 scales: these make a product of k values come out around 1. */
 static inline void trial_blocks(wf_dtype type, uint8_t *data, int64_t n, int64_t k_values)
 {
-	static const int8_t scale[WF_NDTYPE][2] = {[WF_Q4_0] = {0, -1}, [WF_Q4_1] = {0, 2}, [WF_Q5_0] = {0, -1},
+	static const int16_t scale[WF_NDTYPE][2] = {[WF_Q4_0] = {0, -1}, [WF_Q4_1] = {0, 2}, [WF_Q5_0] = {0, -1},
 		[WF_Q5_1] = {0, 2}, [WF_Q8_0] = {0, -1}, [WF_Q2_K] = {80, 82}, [WF_Q3_K] = {108, -1}, [WF_Q4_K] = {0, 2},
 		[WF_Q5_K] = {0, 2}, [WF_Q6_K] = {208, -1}, [WF_IQ4_NL] = {0, -1}, [WF_IQ4_XS] = {0, -1}};
 	static const float size[WF_NDTYPE] = {[WF_Q4_0] = 0.2f, [WF_Q4_1] = 0.1f, [WF_Q5_0] = 0.1f, [WF_Q5_1] = 0.05f,
@@ -156,10 +156,18 @@ static inline wf_tensor *trial_weight(struct trial *t, wf_graph *g, wf_dtype typ
 	return wf_weight(g, ndim, dim, "w%d", i);
 }
 
-/* Fresh values [T, n], none near 0, exact in the type they are kept in. */
-static inline wf_tensor *trial_values(struct trial *t, wf_graph *g, int64_t n)
+/* Fresh values [T, n], none near 0, exact in the type they are kept in: an embedding. */
+static inline wf_tensor *trial_embed(struct trial *t, wf_graph *g, int64_t n)
 {
 	return wf_take(g, trial_weight(t, g, t->opt.act, WF_SHAPE(TRIAL_VOCAB, n), 0.25, 2), t->tokens);
+}
+
+/* The same in the type of activations: an embedding may be wider. */
+static inline wf_tensor *trial_values(struct trial *t, wf_graph *g, int64_t n)
+{
+	wf_tensor *x = trial_embed(t, g, n);
+
+	return t->opt.act == WF_BF16 ? wf_scale(g, x, 2) : x;
 }
 
 static inline void trial_output(struct trial *t, wf_graph *g, wf_tensor *y, const wf_op *op, double loose)

@@ -90,7 +90,7 @@ static wf_tensor *visible(struct trial *t, wf_graph *g, wf_tensor *x)
 
 static void add_recipe(struct trial *t, wf_graph *g, const struct recipe *r)
 {
-	wf_tensor *x = trial_values(t, g, r->n);
+	wf_tensor *x = trial_embed(t, g, r->n);
 	const wf_op *op = r->part[r->npart - 1].p->op;
 
 	if (r->rows)
@@ -98,6 +98,8 @@ static void add_recipe(struct trial *t, wf_graph *g, const struct recipe *r)
 	if (r->heads > 1)
 		x = wf_heads(g, x, r->heads);
 	for (int i = 0; i < r->npart && !wf_failed(g); i++) {
+		if (x->dtype == WF_I32)
+			wf_fail(g->err, "no values to go on with");
 		bool product = r->part[i].p->op->kind == WF_DOT;
 		x = product && r->gated ? gate(t, g, x, &r->part[i]) : add_part(t, g, x, &r->part[i]);
 		op = product ? r->part[i].p->op : op;
@@ -329,7 +331,7 @@ static void build_attention(struct trial *t, wf_graph *g)
 		if (l->sinks)
 			a.sinks = trial_weight(t, g, WF_F32, WF_SHAPE(heads), -1, 3);
 		wf_tensor *kv = wf_cache(g, k, v, t->positions, i, l->window);
-		trial_output(t, g, wf_merge(g, wf_attend(g, q, kv, t->positions, &a)), &wf_op_attend, loose);
+		trial_output(t, g, wf_scale(g, wf_merge(g, wf_attend(g, q, kv, t->positions, &a)), 0.5), &wf_op_attend, loose);
 	}
 }
 
