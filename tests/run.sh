@@ -31,7 +31,7 @@ count() {
 one() {
 	name=$1
 	shift
-	timeout 900 "$@" > "$log" 2>&1
+	timeout 1800 "$@" > "$log" 2>&1
 	count $? "$name"
 }
 
