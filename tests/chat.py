@@ -3,6 +3,7 @@
 usage: chat.py WEFT MODEL FOLDER"""
 import os
 import pty
+import random
 import select
 import signal
 import sys
@@ -14,22 +15,25 @@ weft, model, folder = sys.argv[1:]
 def start(*options):
     pid, fd = pty.fork()
     if pid == 0:
-        os.environ.update(TERM="xterm", XDG_STATE_HOME=folder)
+        os.environ.update(TERM="xterm", LC_ALL="C.UTF-8", XDG_STATE_HOME=folder)
         os.execv(weft, [weft, "chat", "-m", model, "--chat-template", "chatml", "--temp", "0", *options])
     return pid, fd
 
 
+rest = {}    # what a terminal printed past the text that was waited for
+
+
 def until(fd, text, seconds=20):
-    seen, end = b"", time.time() + seconds
-    while time.time() < end:
+    seen, end = rest.pop(fd, b""), time.time() + seconds
+    while text not in seen:
+        if time.time() > end:
+            raise SystemExit(f"expected {text!r}, found {seen!r}")
         if select.select([fd], [], [], 0.1)[0]:
             try:
                 seen += os.read(fd, 65536)
             except OSError:
-                break
-            if text in seen:
-                return seen
-    raise SystemExit(f"expected {text!r}, found {seen!r}")
+                end = 0
+    rest[fd] = seen[seen.index(text) + len(text):]
 
 
 def ends(pid, code=0):
@@ -41,22 +45,37 @@ def ends(pid, code=0):
 pid, fd = start("--ignore-eos", "-c", "400")
 until(fd, b"> ")
 os.write(fd, b"Hello\r")
-time.sleep(0.05)
+until(fd, b"Hello\r\n")
+until(fd, b" ")
 os.write(fd, b"\x03")
-until(fd, b"> ")
+until(fd, b"\n> ")
 os.write(fd, b"half a line\x03")
 until(fd, b"/exit leaves)")
-os.write(fd, b"/help\r")
-until(fd, b"/reset starts anew")
-os.write(fd, b"/reset\r")
-until(fd, b"> ")
+
+# at whatever moment it comes: before the line is read, as the answer begins, between two words of it
+moment = random.Random(1)
+for _ in range(40):
+    os.write(fd, b"Hello\r")
+    time.sleep(moment.uniform(0, 0.03))
+    os.write(fd, b"\x03")
+    os.write(fd, b"/help\r")
+    until(fd, b"/reset starts anew")
+    until(fd, b"> ")
+    os.write(fd, b"/reset\r")
+    until(fd, b"\n> ")
+os.write(fd, b"\xc3\xa9t\xc3\xa9\x7f\xc3\xa8 \r")
+until(fd, b"\n")
+until(fd, b" ")
+os.write(fd, b"\x03")
+until(fd, b"\n> ")
 os.write(fd, b"/exit\r")
 ends(pid)
+assert "étè" in open(folder + "/weft/history", encoding="utf-8").read()
 
 # Ctrl-D leaves; what was typed is remembered
 pid, fd = start("-n", "2")
 until(fd, b"> ")
-os.write(fd, b"\x10\x10\x10\x10")
+os.write(fd, b"\x10" * 5)
 until(fd, b"Hello")
 os.write(fd, b"\x15\x04")
 ends(pid)

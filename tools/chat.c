@@ -3,13 +3,8 @@
  * Ctrl-C stops an answer, or clears the line; Ctrl-D and /exit end the program. */
 #include "tools/weft.h"
 
-#include <errno.h>
-#include <histedit.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-enum { MAXHISTORY = 1000 };
 
 struct chat {
 	struct session *s;
@@ -17,129 +12,8 @@ struct chat {
 	wf_template *template;
 	struct wf_message *message;           /* [n], contents malloc'd */
 	int n, max;
-	EditLine *edit;                       /* NULL when standard input is no terminal */
-	History *history;
-	char history_path[512];
+	struct lines lines;
 };
-
-/* ---- lines ---- */
-
-static const char *prompt_now = "> ";
-
-static char *show_prompt(EditLine *edit)
-{
-	(void)edit;
-	return (char *)(uintptr_t)prompt_now;
-}
-
-/* $XDG_STATE_HOME/weft/history, its folders made; "" when there is no home. */
-static void find_history(char *out, size_t cap)
-{
-	const char *xdg = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
-
-	out[0] = 0;
-	if (xdg && *xdg == '/')
-		snprintf(out, cap, "%s/weft/history", xdg);
-	else if (home)
-		snprintf(out, cap, "%s/.local/state/weft/history", home);
-	for (char *slash = out[0] ? strchr(out + 1, '/') : NULL; slash; slash = strchr(slash + 1, '/')) {
-		*slash = 0;
-		mkdir(out, 0700);
-		*slash = '/';
-	}
-}
-
-static void open_lines(struct chat *c)
-{
-	HistEvent event;
-
-	if (!isatty(STDIN_FILENO))
-		return;
-	c->edit = el_init("weft", stdin, stderr, stderr);
-	c->history = history_init();
-	if (!c->edit)
-		return;
-	el_set(c->edit, EL_PROMPT, show_prompt);
-	el_set(c->edit, EL_EDITOR, "emacs");
-	find_history(c->history_path, sizeof c->history_path);
-	if (c->history) {
-		history(c->history, &event, H_SETSIZE, MAXHISTORY);
-		history(c->history, &event, H_SETUNIQUE, 1);
-		history(c->history, &event, H_LOAD, c->history_path);
-		el_set(c->edit, EL_HIST, history, c->history);
-	}
-	el_source(c->edit, NULL);
-}
-
-static void close_lines(struct chat *c)
-{
-	HistEvent event;
-	mode_t mask = umask(077);
-
-	if (c->history && c->history_path[0])
-		history(c->history, &event, H_SAVE, c->history_path);
-	umask(mask);
-	if (c->history)
-		history_end(c->history);
-	if (c->edit)
-		el_end(c->edit);
-}
-
-static void remember(struct chat *c, const char *line)
-{
-	HistEvent event;
-
-	if (c->history && line[strspn(line, " \n")])
-		history(c->history, &event, H_ENTER, line);
-}
-
-/* One physical line, malloc'd without its newline.  NULL at the end; "" with `interrupted` set when
- * Ctrl-C cleared it. */
-static char *read_line(struct chat *c, const char *prompt)
-{
-	char *line = NULL;
-	size_t cap = 0;
-	int n = 0;
-
-	prompt_now = prompt;
-	if (!c->edit) {
-		n = (int)getline(&line, &cap, stdin);
-		if (n < 0) {
-			free(line);
-			return NULL;
-		}
-	} else {
-		const char *got = el_gets(c->edit, &n);
-		if (!got || n <= 0)
-			return n < 0 && errno == EINTR && interrupted ? strdup("") : NULL;
-		remember(c, got);
-		line = strdup(got);
-	}
-	if (line)
-		line[strcspn(line, "\r\n")] = 0;
-	return line;
-}
-
-/* Lines that end in a backslash go on. */
-static char *read_turn(struct chat *c)
-{
-	char *turn = read_line(c, "> ");
-
-	for (size_t len; turn && (len = strlen(turn)) && turn[len - 1] == '\\' && !interrupted; ) {
-		char *more = read_line(c, ". "), *both;
-		if (!more)
-			break;
-		turn[len - 1] = '\n';
-		both = realloc(turn, len + strlen(more) + 1);
-		if (both)
-			strcpy(both + len, more);
-		else
-			free(turn);
-		free(more);
-		turn = both;
-	}
-	return turn;
-}
 
 /* ---- turns ---- */
 
@@ -231,8 +105,8 @@ static int talk(struct chat *c)
 	int result = begin(c);
 
 	while (!result) {
-		interrupted = 0;
-		char *line = read_turn(c);
+		forget_interrupt();
+		char *line = lines_turn(&c->lines);
 		if (!line)
 			break;
 		if (interrupted || !line[strspn(line, " \t")]) {
@@ -273,10 +147,10 @@ int chat_main(const struct options *o)
 		if (isatty(STDIN_FILENO))
 			say(o, "%s%s%s  /reset starts anew, /exit leaves\n", style(stderr, "1"),
 				s.model->config.name ? s.model->config.name : s.model->path, style(stderr, "0"));
-		open_lines(&c);
+		lines_open(&c.lines);
 		catch_interrupt(true);
 		result = talk(&c);
-		close_lines(&c);
+		lines_close(&c.lines);
 	}
 	drop_messages(&c, 0);
 	free(c.message);

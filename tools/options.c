@@ -104,6 +104,8 @@ const struct option_row option_table[] = {
 		"reference outputs (default: golden.safetensors beside the model)"},
 	{"chunk", NULL, 0, OPT_WHOLE, FIELD(chunk), "N", "0", 0, 1e6, ON(verify), "feed prompts N tokens at a time (0: whole)"},
 	{"tolerance", NULL, 0, OPT_REAL, FIELD(tolerance), "X", "1e-6", 0, 1, ON(verify), "largest normalised mean square error that passes"},
+	{"margin", NULL, 0, OPT_REAL, FIELD(margin), "X", "1e-3", 0, 1e9, ON(verify),
+		"where the best logit was less than X ahead, another token is as good"},
 	{"chunks", NULL, 0, OPT_WHOLE, FIELD(chunks), "N", "-1", -1, 1e9, ON(perplexity), "windows to measure (-1: all)"},
 	/* reports */
 	{"stage", "stop-after", 0, OPT_TEXT, FIELD(stage), "build|rewrite|fold|shard|fuse|order|place|emit", "place", 0, 0,

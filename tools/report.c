@@ -1,12 +1,15 @@
 /* report.c - messages, numbers and the terminal. */
 #include "tools/weft.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
 volatile sig_atomic_t interrupted;
+int interrupt_fd = -1;
 
 /* ---- messages ---- */
 
@@ -92,16 +95,32 @@ int close_stdout(const struct options *o, int code)
 
 static void on_interrupt(int sig)
 {
+	int before = errno;
+	ssize_t n = write(interrupt_fd, &(uint64_t){1}, sizeof(uint64_t));
+
 	(void)sig;
+	(void)n;
 	interrupted = 1;
+	errno = before;
 }
 
+/* Restarting: an answer's text is still written whole when Ctrl-C comes between two words. */
 void catch_interrupt(bool again)
 {
-	struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = again ? 0 : (int)SA_RESETHAND};
+	struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART | (again ? 0 : (int)SA_RESETHAND)};
 
+	if (again)
+		interrupt_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	sigemptyset(&action.sa_mask);
 	sigaction(SIGINT, &action, NULL);
+}
+
+void forget_interrupt(void)
+{
+	ssize_t n = read(interrupt_fd, &(uint64_t){0}, sizeof(uint64_t));
+
+	(void)n;
+	interrupted = 0;
 }
 
 /* ---- numbers ---- */

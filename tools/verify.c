@@ -2,7 +2,7 @@
  *
  * A reference is a safetensors file with cases a, b, ...: X.input_ids, X.logits of every position or
  * of the last ones, X.greedy (the tokens that follow) and X.margin (how far the best logit was ahead
- * at each).  Where the margin is under TIE, another token is as good: comparison stops there.
+ * at each).  Where the margin is under --margin, another token is as good: comparison stops there.
  *
  * With --batch the cases run side by side, each beginning a step after the one before and fed in pieces
  * of its own length: prompts and single tokens share steps, and every sequence must be what it is alone. */
@@ -14,8 +14,6 @@
 #include <sys/stat.h>
 
 enum { MAXCASE = 64, MAXTEXT = 512 };
-
-static const double TIE = 1e-3;
 
 struct case_ {
 	char name[64];
@@ -234,7 +232,7 @@ static void compare(struct case_ *c, const float *rows)
 }
 
 /* The next of the reference's tokens against this row of logits; false when there is no more to compare. */
-static bool follow(struct case_ *c, const float *logits)
+static bool follow(struct case_ *c, const float *logits, double margin)
 {
 	int64_t i = c->agreed;
 
@@ -242,7 +240,7 @@ static bool follow(struct case_ *c, const float *logits)
 		return false;
 	c->other = best(logits, c->vocab);
 	if (c->other != c->greedy.id[i]) {
-		c->tie = i < c->nmargin && c->margin[i] < TIE;
+		c->tie = i < c->nmargin && c->margin[i] < margin;
 		c->miss = !c->tie;
 		return false;
 	}
@@ -264,7 +262,7 @@ static struct wf_piece next_piece(const struct lane *l)
 }
 
 /* The rows a piece has given; how many. */
-static int take_rows(struct lane *l, const struct wf_piece *p, const float *logits)
+static int take_rows(struct lane *l, const struct wf_piece *p, const float *logits, double margin)
 {
 	struct case_ *c = l->c;
 	int64_t first = (int64_t)c->input.n - c->rows;
@@ -277,7 +275,7 @@ static int take_rows(struct lane *l, const struct wf_piece *p, const float *logi
 	if (l->fed == (int64_t)c->input.n)
 		compare(c, l->rows);
 	if (l->fed >= (int64_t)c->input.n)
-		l->done = !follow(c, logits + (rows - 1) * c->vocab);
+		l->done = !follow(c, logits + (rows - 1) * c->vocab, margin);
 	return rows;
 }
 
@@ -289,7 +287,7 @@ static int step(struct verifier *v, const struct wf_piece *piece, struct lane *c
 	if (result)
 		return result > 0 ? wf_fail(&v->s->err, "the KV pages are too few") : -1;
 	for (int i = 0; i < n; i++)
-		logits += take_rows(of[i], &piece[i], logits) * of[i]->c->vocab;
+		logits += take_rows(of[i], &piece[i], logits, v->s->o->margin) * of[i]->c->vocab;
 	return 0;
 }
 

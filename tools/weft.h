@@ -66,7 +66,7 @@ struct options {
 	const char *reference, *stage, *format, *output, *gpu, *trace, *preset;
 	const char *npp, *ntg, *seqs, *depth;         /* lists: 512,1024 */
 	int64_t chunk, chunks, reps, fit, profile, json;
-	double tolerance;
+	double tolerance, margin;
 	int64_t quiet, verbose, help, version;
 	uint64_t given[2];                    /* rows of the table named by the user or the environment */
 };
@@ -118,7 +118,9 @@ double seconds_now(void);
 int  cpu_count(void);                                 /* cores this process may use */
 int  close_stdout(const struct options *, int code);  /* a report that could not be written has failed */
 extern volatile sig_atomic_t interrupted;             /* set by Ctrl-C once catch_interrupt() is on */
+extern int interrupt_fd;                              /* readable from Ctrl-C until forget_interrupt(); -1: none */
 void catch_interrupt(bool again);                     /* again: every time; else a second one ends the program */
+void forget_interrupt(void);
 
 /* ---- session.c: from options to a model, a plan and a runner ------------------------------------------ */
 
@@ -180,6 +182,20 @@ int  prompt_render(struct session *, const wf_template *, const struct wf_messag
 char *prompt_read(struct session *, size_t *len);      /* -p, -f or stdin; malloc'd */
 char *read_stream(FILE *, size_t *len);                /* malloc'd, NUL at its end; NULL out of memory or unreadable */
 char *read_path(wf_error *, const char *path, size_t *len);
+
+/* ---- lines.c: what a person types -------------------------------------------------------------------------- */
+
+struct lines {
+	struct editline *edit;                /* NULL when standard input is no terminal */
+	struct history *history;
+	char history_path[512];               /* "": nowhere to keep it */
+};
+
+void  lines_open(struct lines *);
+void  lines_close(struct lines *);                     /* saves the history */
+/* A turn, lines that end in a backslash joined; malloc'd.  NULL at the end; `interrupted` is set when
+ * Ctrl-C cleared it. */
+char *lines_turn(struct lines *);
 
 /* ---- generate.c: one sequence, token by token -------------------------------------------------------------- */
 

@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -183,15 +184,20 @@ static struct team *team_alloc(int nthread)
 	return t;
 }
 
-/* Kernels keep tiles of up to 100 KiB on the stack, more than some systems give a thread. */
+/* Kernels keep tiles of up to 100 KiB on the stack, more than some systems give a thread.  Signals are
+ * the program's: a library's threads take none. */
 static int start(struct member *m)
 {
 	pthread_attr_t attr;
+	sigset_t every, before;
 	int failed;
 
 	if (pthread_attr_init(&attr))
 		return -1;
+	sigfillset(&every);
+	pthread_sigmask(SIG_SETMASK, &every, &before);
 	failed = pthread_attr_setstacksize(&attr, 1 << 20) || pthread_create(&m->thread, &attr, work, m);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attr);
 	return failed ? -1 : 0;
 }
