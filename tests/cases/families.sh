@@ -10,7 +10,9 @@ for dir in tests/golden/* "$shared"/golden/*; do
 	for o in "-t 1" "-t 2 --chunk 7" "-t 1 --chunk 1" "--skip fuse" "--isa avx2" "--isa plain"; do
 		check "$m $o" $weft verify -m "$dir" --tolerance 1e-8 $o
 	done
-	check "$m bf16" $weft verify -m "$dir" --act bf16 --tolerance 1e-2
+	# between experts near ties fall otherwise in bf16: what transformers itself loses (reference_error.py)
+	case $m in gpt-oss) most=2.3e-2 ;; deepseek-v3) most=1.5e-2 ;; *) most=1e-3 ;; esac
+	check "$m bf16" $weft verify -m "$dir" --act bf16 --tolerance $most --margin 1e9
 	if [ $m != phi3-long ]; then            # whose frequencies depend on the context a graph is made for
 		$weft dump -m "$dir" --stage build --cache-type f32 -o "$tmp/a" 2> /dev/null
 		check "$m from its text form" $weft verify -m "$dir" --tolerance 1e-8 --graph "$tmp/a"
