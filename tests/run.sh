@@ -23,13 +23,13 @@ count() {
 	failed=$((failed + ${bad:-0}))
 	skip=$(sed -n 's/^\[  SKIPPED \] \([0-9]*\) test.*/\1/p' "$log" | tail -n 1)
 	skipped=$((skipped + ${skip:-0}))
-	printf '%-28s %5s passed %3s failed%s\n' "$2" "${ok:-0}" "${bad:-0}" "${skip:+ $skip skipped}"
+	printf '%-28s %5s passed %3s failed %4d s%s\n' "$2" "${ok:-0}" "${bad:-0}" $(($(date +%s) - started)) "${skip:+ $skip skipped}"
 	[ "${bad:-0}" = 0 ] || cat "$log"
 	grep -h '^measured:' "$log"
 }
 
 one() {
-	name=$1
+	name=$1 started=$(date +%s)
 	shift
 	timeout 1800 "$@" > "$log" 2>&1
 	count $? "$name"
