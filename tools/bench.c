@@ -234,6 +234,18 @@ static long long threads_of(const struct options *o)
 	return o->threads ? o->threads : cpu_count();
 }
 
+/* Of the files, or of the shapes where there is none. */
+static double weight_bytes(const struct session *s)
+{
+	const wf_graph *g = s->plan->g;
+	double bytes = (double)s->model->weight_bytes;
+
+	for (int i = 0; i < g->nnode && !s->model->weight_bytes; i++)
+		if (g->node[i]->op == &wf_op_weight)
+			bytes += (double)wf_nelem(g->node[i]) / wf_dtypes[g->node[i]->dtype].block * wf_dtypes[g->node[i]->dtype].bytes;
+	return bytes;
+}
+
 static void print_head(const struct bench *b)
 {
 	char size[32], opened[160];
@@ -243,7 +255,7 @@ static void print_head(const struct bench *b)
 		puts("model,type,backend,threads,test,mean_tok_s,deviation");
 	if (strcmp(format_of(b->o), "md"))
 		return;
-	printf("%s, %s, %s, %s, load %.2f s%s\n\n", model_name(s), s->plan->g->name, bytes_text((double)s->model->weight_bytes, size),
+	printf("%s, %s, %s, %s, load %.2f s%s\n\n", model_name(s), s->plan->g->name, bytes_text(weight_bytes(s), size),
 		wf_dtypes[s->model->config.dtype].name, s->open_s + s->load_s,
 		opened_text(wf_runner_exec(s->runner)->opened, opened));
 	puts("| backend | threads | test           |            t/s |");
