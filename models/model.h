@@ -121,7 +121,8 @@ struct wf_config {
 	bool tied;                            /* the head is the embedding */
 	bool qkv_bias, out_bias, mlp_bias;
 	/* rope */
-	double theta, theta_local;
+	double theta;
+	double theta_local, rope_local_factor; /* of the layers with a window, where they have their own; 0 not stretched */
 	int64_t rope_dim;                     /* values of a head that are rotated */
 	double rope_partial;                  /* their share of a head, where the file says it so; 0 all */
 	enum wf_rope_scaling scaling;
@@ -139,6 +140,8 @@ struct wf_config {
 	double attn_softcap, final_softcap;
 	double embed_scale, residual_scale, logit_scale;
 	bool alibi, parallel_residual, new_decoder, multi_query, qk_norm, pre_norm, post_norm_residual;
+	bool weighted_norm, no_final_norm;    /* opt: layer norms have weights; there is none before the head */
+	bool scaled_attn, layer_scaled_attn;  /* by 1/sqrt(hdim) (gpt2 may not); by 1/(layer + 1) as well */
 	int64_t parallel_norms;               /* norms of a parallel block, 0 as the family has it */
 	int64_t embed_dim;                    /* width of the embedding where it is not dim */
 	/* experts */
@@ -158,7 +161,8 @@ struct wf_config {
 	double own[8];                        /* of a family in a shared object: what its rows put there */
 };
 
-enum wf_activation { WF_SILU, WF_GELU, WF_GELU_TANH, WF_RELU, WF_QUICK_GELU };
+enum wf_activation { WF_SILU, WF_GELU, WF_GELU_TANH, WF_RELU, WF_QUICK_GELU, WF_GELU_10, WF_RELU2, WF_RELU6, WF_LEAKY_RELU,
+	WF_HARD_SWISH, WF_SIGMOID, WF_TANH, WF_LINEAR };
 
 /* ---- arch/, model.c: families ------------------------------------------------------------------ */
 
@@ -236,6 +240,7 @@ wf_tensor *wf_linear(wf_graph *, wf_tensor *x, int64_t out, bool bias, const cha
 wf_tensor *wf_norm(wf_graph *, const wf_config *, wf_tensor *x, const char *fmt, ...) WF_PRINTF(4, 5);     /* rmsnorm */
 wf_tensor *wf_centred_norm(wf_graph *, const wf_config *, wf_tensor *x, const char *fmt, ...) WF_PRINTF(4, 5); /* layernorm */
 wf_tensor *wf_activate(wf_graph *, int act, wf_tensor *x);            /* enum wf_activation */
+wf_tensor *wf_ones(wf_graph *, int64_t n);                            /* for a norm that has no weights */
 wf_tensor *wf_embed(wf_graph *, const wf_config *);                   /* token_embd of the step's tokens */
 wf_tensor *wf_positions(wf_graph *);
 wf_tensor *wf_wanted(wf_graph *, wf_tensor *x);                       /* the rows whose logits are wanted */

@@ -11,13 +11,13 @@ static int shape(wf_graph *g, wf_tensor *y)
 {
 	double n = y->attr[N];
 
-	if (n < 2 || n > 65536 || (int64_t)n % 2 || y->attr[THETA] <= 0)
-		return wf_fail(g->err, "rope_freqs: n=%g theta=%g, expected an even n and a positive base (%s)",
+	if (n < 1 || n > 65536 || y->attr[THETA] <= 0)
+		return wf_fail(g->err, "rope_freqs: n=%g theta=%g, expected n of 1 to 65536 and a positive base (%s)",
 			n, y->attr[THETA], g->scope);
 	if (y->attr[TYPE] != PLAIN && y->attr[FACTOR] <= 0)
 		return wf_fail(g->err, "rope_freqs: factor=%g, expected a positive one (%s)", y->attr[FACTOR], g->scope);
 	y->ndim = 1;
-	y->dim[0] = (int64_t)n / 2;
+	y->dim[0] = ((int64_t)n + 1) / 2;
 	return 0;
 }
 
@@ -51,7 +51,8 @@ static float yarn(float freq, int64_t i, const double *a)
 	}
 	low = fmax(low, 0);
 	high = fmin(high, a[N] - 1);
-	double ramp = ((double)i - low) / (high > low ? high - low : 0.001);
+	/* backwards where the original context is shorter than a turn: then no wave is slowed */
+	double ramp = ((double)i - low) / (high != low ? high - low : 0.001);
 
 	ramp = ramp < 0 ? 0 : ramp > 1 ? 1 : ramp;
 	return (float)(freq / a[FACTOR] * ramp + freq * (1 - ramp));
@@ -75,7 +76,7 @@ static void eval(wf_tensor *y)
 
 const wf_op wf_op_rope_freqs = {
 	.name   = "rope_freqs",
-	.doc    = "y[i] = theta^(-2i/n), stretched: type 0 not, 1 linear, 2 llama3, 3 yarn (low, high: its slow and fast beta; truncate: to whole dims)",
+	.doc    = "y[i] = theta^(-2i/n), i up to half of n, rounded up; stretched: type 0 not, 1 linear, 2 llama3, 3 yarn (low, high: its slow and fast beta; truncate: to whole dims)",
 	.source = "Su et al. 2021, arXiv 2104.09864; YaRN, arXiv 2309.00071",
 	.kind   = WF_LEAF,
 	.attr   = "n type=0 theta=10000 factor=0 low=0 high=0 orig=0 truncate=1",
@@ -85,9 +86,11 @@ const wf_op wf_op_rope_freqs = {
 	.tol    = 1e-12f,
 	.test   = TESTS(
 		"(rope_freqs n=4 theta=10000)", "[1 0.01]",
+		"(rope_freqs n=3 theta=1000)", "[1 0.01]",
 		"(rope_freqs n=4 type=1 theta=10000 factor=4)", "[0.25 0.0025]",
 		"(rope_freqs n=4 type=2 theta=10000 factor=8 low=1 high=4 orig=128)", "[1 0.00125]",
-		"(rope_freqs n=4 type=3 theta=10000 factor=4 low=1 high=32 orig=4096)", "[1 0.00625]"),
+		"(rope_freqs n=4 type=3 theta=10000 factor=4 low=1 high=32 orig=4096)", "[1 0.00625]",
+		"(rope_freqs n=4 type=3 theta=10 factor=4 low=1 high=32 orig=0.01)", "[1 0.316227766]"),
 };
 
 wf_tensor *wf_rope_freqs(wf_graph *g, int n, const struct wf_rope_freqs *f)

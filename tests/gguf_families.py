@@ -277,6 +277,8 @@ def unsaid(c):
         "truncate": rope.get("truncate") is True,
         "windows of later layers": bool(c("use_sliding_window")),
         "one after the other": c.arch == "falcon" and not (c("parallel_attn") or c("new_decoder_architecture")),
+        "biases by position": c("alibi") is True and c.arch == "falcon",
+        "how attention is scaled": c("scale_attn_weights") is False or c("scale_attn_by_inverse_layer_idx") is True,
         "norms before or after": c("apply_residual_connection_post_layernorm") is True,
         "keys by head": c("multi_query_attention") is False,
         "linear biases": c.arch == "chatglm" and c("add_bias_linear") is True,

@@ -37,6 +37,7 @@ def as_v4(c):
     if not rope:
         return c
     if "full_attention" in rope:
+        assert rope["sliding_attention"]["rope_type"] == "default", "transformers 4 stretches no layer with a window"
         c["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
         rope = rope["full_attention"]
     rope = dict(rope)
@@ -74,7 +75,7 @@ DEFAULT_HEAD = {"gemma2": 256, "gemma3_text": 256, "qwen3": 128, "glm4": 128, "g
 def as_bare(c):
     head = DEFAULT_HEAD.get(c["model_type"]) or c.get("hidden_size", 0) // c.get("num_attention_heads", c.get("n_head", 1))
     for key in OPTIONAL:
-        if key == "head_dim" and c.get(key) != head:
+        if key == "head_dim" and c.get(key) != head or key == "hidden_act" and c.get(key) != "silu":
             continue
         if c.get(key) in (None, False) or key in ("head_dim", "pad_token_id", "hidden_act") and c["model_type"] != "gpt_neox":
             c.pop(key, None)

@@ -50,7 +50,7 @@ const wf_arch wf_arch_chatglm = {
 		{"add_qkv_bias attention_bias", NULL, AT(qkv_bias), 'b', 0, 1, 0},
 		{"add_bias_linear", NULL, AT(out_bias), 'b', 0, 1, 0},
 		{"add_bias_linear", NULL, AT(mlp_bias), 'b', 0, 1, 0},
-		{"rope.partial_rotary_factor partial_rotary_factor", NULL, AT(rope_partial), 'f', 0, 1, 0.5},
+		{"rope.partial_rotary_factor partial_rotary_factor", NULL, AT(rope_partial), 'f', 1e-6, 1, 0.5},
 		{"rope_ratio", NULL, AT(rope_ratio), 'f', 1e-6, 1e6, 1},
 		{"rmsnorm", NULL, AT(fixed), 'b', 1, 1, 1},
 		{"post_layer_norm", NULL, AT(fixed), 'b', 1, 1, 1},

@@ -53,6 +53,30 @@ wf_tensor *wf_centred_norm(wf_graph *g, const wf_config *c, wf_tensor *x, const 
 	return wf_layernorm(g, x, w, bias ? wf_weight(g, WF_SHAPE(n), "%s.bias", name) : NULL, c->eps);
 }
 
+wf_tensor *wf_ones(wf_graph *g, int64_t n)
+{
+	float *value = wf_alloc_n(g->arena, (size_t)n, sizeof *value);
+
+	if (!value) {
+		wf_fail(g->err, "graph: out of memory");
+		return &g->dummy;
+	}
+	for (int64_t i = 0; i < n; i++)
+		value[i] = 1;
+	return wf_const(g, WF_SHAPE(n), value);
+}
+
+/* min(x, most) for x of any sign. */
+static wf_tensor *at_most(wf_graph *g, wf_tensor *x, double most)
+{
+	return wf_add(g, x, wf_scale(g, wf_relu(g, wf_offset(g, x, -most)), -1));
+}
+
+static wf_tensor *relu6(wf_graph *g, wf_tensor *x)
+{
+	return at_most(g, wf_relu(g, x), 6);
+}
+
 wf_tensor *wf_activate(wf_graph *g, int act, wf_tensor *x)
 {
 	switch (act) {
@@ -60,6 +84,14 @@ wf_tensor *wf_activate(wf_graph *g, int act, wf_tensor *x)
 	case WF_GELU_TANH:  return wf_gelu_tanh(g, x);
 	case WF_RELU:       return wf_relu(g, x);
 	case WF_QUICK_GELU: return wf_scale(g, wf_silu(g, wf_scale(g, x, 1.702)), 1 / 1.702);
+	case WF_GELU_10:    return at_most(g, wf_gelu(g, x), 10);
+	case WF_RELU2:      return x = wf_relu(g, x), wf_mul(g, x, x);
+	case WF_RELU6:      return relu6(g, x);
+	case WF_LEAKY_RELU: return wf_add(g, wf_scale(g, x, 0.01), wf_scale(g, wf_relu(g, x), 0.99));
+	case WF_HARD_SWISH: return wf_scale(g, wf_mul(g, x, relu6(g, wf_offset(g, x, 3))), 1 / 6.0);
+	case WF_SIGMOID:    return wf_offset(g, wf_scale(g, wf_softcap(g, x, 2), 0.25), 0.5);
+	case WF_TANH:       return wf_softcap(g, x, 1);
+	case WF_LINEAR:     return x;
 	default:            return wf_silu(g, x);
 	}
 }
@@ -306,6 +338,10 @@ wf_tensor *wf_expert_ffn(wf_graph *g, const wf_config *c, wf_tensor *x, wf_tenso
 	int64_t n = c->expert_ffn;
 	wf_tensor *gate, *up;
 
+	if (wf_has_weight(g, "blk.%d.ffn_gate.0.bias", l)) {
+		wf_fail(g->err, "weight blk.%d.ffn_gate.0.bias: experts with biases are not supported", l);
+		return &g->dummy;
+	}
 	if (wf_has_weight(g, "blk.%d.ffn_gate_up_exps.weight", l)) {
 		wf_tensor *both = wf_flatten(g, wf_weight(g, WF_SHAPE(c->nexpert, 2 * n, c->dim),
 			"blk.%d.ffn_gate_up_exps.weight", l));

@@ -52,7 +52,8 @@ static wf_tensor *attention(wf_graph *g, const wf_config *outer, wf_tensor *x, w
 	return wf_linear(g, wf_self_attend(g, c, a, pos, l), c->dim, c->out_bias, "blk.%d.attn_output", l);
 }
 
-/* V3's routers have a bias, score by sigmoid and know a group by its two best; V2's do not. */
+/* V3's routers have a bias, score by sigmoid and know a group by its two best; V2's do not, and bring no gates
+ * to a sum of one, whatever the config says. */
 static wf_tensor *feedforward(wf_graph *g, const wf_config *c, wf_tensor *x, int l)
 {
 	if (!wf_has_experts(g, c, l))
@@ -64,8 +65,8 @@ static wf_tensor *feedforward(wf_graph *g, const wf_config *c, wf_tensor *x, int
 	wf_tensor *ids = wf_route(g, logits, shift, &(struct wf_routing){.k = (int)c->nexpert_used, .sigmoid = sigmoid,
 		.groups = (int)c->nexpert_group, .group_k = (int)c->ngroup_used,
 		.group_best = sigmoid ? 2 : 1});
-	wf_tensor *gates = wf_gates(g, logits, ids, sigmoid ? WF_GATE_SIGMOID : WF_GATE_SOFTMAX, c->expert_norm,
-		c->expert_scale);
+	wf_tensor *gates = wf_gates(g, logits, ids, sigmoid ? WF_GATE_SIGMOID : WF_GATE_SOFTMAX,
+		c->expert_norm && (sigmoid || c->gguf), c->expert_scale);
 	wf_tensor *y = wf_expert_ffn(g, c, x, ids, gates, l);
 
 	return c->nexpert_shared ? wf_add(g, y, wf_gated_ffn(g, c, x, c->nexpert_shared * c->expert_ffn, false, "_shexp", l)) : y;

@@ -4,13 +4,46 @@
 #include "models/model.h"
 #include "ops/ops.h"
 
+static float rounded(double x)
+{
+	return wf_bf16_to_f32(wf_f32_to_bf16((float)x));
+}
+
+/* Falcon's biases are rounded to bfloat16 in whatever type the model runs. */
+static float bias(const wf_config *c, int64_t head, int64_t t)
+{
+	return rounded((double)rounded(alibi_slope(8, (int)head, (int)c->nhead)) * (double)rounded((double)t));
+}
+
+/* ALiBi as more values of every head: of a key the biases of its query heads, of a query a one where its own
+ * is.  So they are part of what is scaled, unlike BLOOM's.  Rounded up, so that heads stay of an even size. */
+static wf_tensor *with_biases(wf_graph *g, const wf_config *c, wf_tensor *x, wf_tensor *pos, bool key)
+{
+	int64_t n = key ? c->nkv : c->nhead, rows = c->opened > c->ctx ? c->opened : c->ctx;
+	int64_t group = c->nhead / c->nkv, more = (group + 7) / 8 * 8;
+	float *value = wf_alloc_n(g->arena, (size_t)(rows * n * more), sizeof *value), *v = value;
+
+	if (!value) {
+		wf_fail(g->err, "graph: out of memory");
+		return &g->dummy;
+	}
+	for (int64_t t = 0; t < rows; t++)
+		for (int64_t h = 0; h < n; h++)
+			for (int64_t i = 0; i < more; i++)
+				*v++ = !key ? i == h % group : i < group ? bias(c, h * group + i, t) : 0;
+	return wf_join(g, x, wf_heads(g, wf_take(g, wf_const(g, WF_SHAPE(rows, n * more), value), pos), n));
+}
+
 static wf_tensor *attention(wf_graph *g, const wf_config *c, wf_tensor *x, wf_tensor *pos, int l)
 {
 	struct wf_qkv a = wf_attn_inputs(g, c, x, c->qkv_bias, !c->gguf, l);
 
-	a.q = wf_rotate(g, c, a.q, pos);
-	a.k = wf_rotate(g, c, a.k, pos);
-	return wf_linear(g, wf_self_attend(g, c, a, pos, l), c->dim, c->qkv_bias, "blk.%d.attn_output", l);
+	a.q = c->alibi ? with_biases(g, c, a.q, pos, false) : wf_rotate(g, c, a.q, pos);
+	a.k = c->alibi ? with_biases(g, c, a.k, pos, true) : wf_rotate(g, c, a.k, pos);
+	wf_config inner = *c;
+	inner.alibi = false;
+	inner.attn_scale = 1 / sqrt((double)c->hdim);
+	return wf_linear(g, wf_self_attend(g, &inner, a, pos, l), c->dim, c->qkv_bias, "blk.%d.attn_output", l);
 }
 
 static bool two_norms(const wf_graph *g, const wf_config *c, int l)
@@ -65,7 +98,7 @@ const wf_arch wf_arch_falcon = {
 		{"num_ln_in_parallel_attn", NULL, AT(parallel_norms), 'i', 0, 2, 0},
 		{"bias", NULL, AT(qkv_bias), 'b', 0, 1, 0},
 		{"tie_word_embeddings", NULL, AT(tied), 'b', 0, 1, 1},
-		{"alibi", NULL, AT(fixed), 'b', 0, 0, 0},
+		{"alibi", NULL, AT(alibi), 'b', 0, 1, 0},
 		{0}
 	},
 	.names = (const struct wf_name[]){

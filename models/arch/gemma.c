@@ -12,13 +12,14 @@ static wf_tensor *norm(wf_graph *g, const wf_config *c, wf_tensor *x, const char
 	return wf_rmsnorm(g, x, c->gguf ? w : wf_offset(g, w, 1), c->eps);
 }
 
-/* Stretching is for the layers that see everything. */
+/* How layers with a window turn: whatever stretches the others, linearly or not at all. */
 static wf_config local(const wf_config *c)
 {
 	wf_config inner = *c;
 
 	inner.theta = c->theta_local;
-	inner.scaling = WF_ROPE_PLAIN;
+	inner.rope_factor = c->rope_local_factor;
+	inner.scaling = c->rope_local_factor > 0 ? WF_ROPE_LINEAR : WF_ROPE_PLAIN;
 	return inner;
 }
 
@@ -74,6 +75,7 @@ static int finish3(wf_config *c, wf_error *err)
 {
 	(void)err;
 	c->qk_norm = true;
+	c->attn_softcap = 0;                      /* there is a key for it, which its mathematics ignores */
 	if (!c->vocab)
 		c->vocab = 262208;
 	return finish(c, 62, 6);
@@ -103,6 +105,7 @@ const wf_arch wf_arch_gemma2 = {
 		{"sliding_window", "attention.sliding_window", AT(window), 'i', 0, 1 << 30, 4096},
 		{"attn_logit_softcapping", "attn_logit_softcapping", AT(attn_softcap), 'f', 0, 1e6, 50},
 		{"final_logit_softcapping", "final_logit_softcapping", AT(final_softcap), 'f', 0, 1e6, 30},
+		{"use_bidirectional_attention", NULL, AT(fixed), 'b', 0, 0, 0},
 		{"tie_word_embeddings", NULL, AT(tied), 'b', 0, 1, 1},
 		{0}
 	},
@@ -128,6 +131,7 @@ const wf_arch wf_arch_gemma3 = {
 		{"rope_parameters.sliding_attention.rope_theta rope_local_base_freq", "rope.freq_base_swa",
 			AT(theta_local), 'f', 1, 1e12, 10000},
 		{"sliding_window", "attention.sliding_window", AT(window), 'i', 0, 1 << 30, 4096},
+		{"use_bidirectional_attention", NULL, AT(fixed), 'b', 0, 0, 0},
 		{"tie_word_embeddings", NULL, AT(tied), 'b', 0, 1, 1},
 		{0}
 	},

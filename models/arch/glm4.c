@@ -41,7 +41,7 @@ const wf_arch wf_arch_glm4 = {
 	.gguf  = (const char *const[]){"glm4", NULL},
 	.keys  = (const struct wf_key[]){
 		{"head_dim", "attention.key_length", offsetof(wf_config, hdim), 'i', 1, 4096, 128},
-		{"rope.partial_rotary_factor partial_rotary_factor", NULL, offsetof(wf_config, rope_partial), 'f', 0, 1, 0.5},
+		{"rope.partial_rotary_factor partial_rotary_factor", NULL, offsetof(wf_config, rope_partial), 'f', 1e-6, 1, 0.5},
 		{0}
 	},
 	.names = (const struct wf_name[]){

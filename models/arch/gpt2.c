@@ -21,8 +21,10 @@ static wf_tensor *attention(wf_graph *g, const wf_config *c, wf_tensor *x, wf_te
 		wf_heads(g, linear(g, c, x, 3 * c->dim, "attn_qkv", l, 0, c->dim), c->nhead),
 		wf_heads(g, linear(g, c, x, 3 * c->dim, "attn_qkv", l, c->dim, c->dim), c->nhead),
 		wf_heads(g, linear(g, c, x, 3 * c->dim, "attn_qkv", l, 2 * c->dim, c->dim), c->nhead)};
+	wf_config inner = *c;
 
-	return linear(g, c, wf_self_attend(g, c, a, pos, l), c->dim, "attn_output", l, 0, c->dim);
+	inner.attn_scale = (c->scaled_attn ? 1 / sqrt((double)c->hdim) : 1) / (c->layer_scaled_attn ? l + 1 : 1);
+	return linear(g, c, wf_self_attend(g, &inner, a, pos, l), c->dim, "attn_output", l, 0, c->dim);
 }
 
 static wf_tensor *feedforward(wf_graph *g, const wf_config *c, wf_tensor *x, int l)
@@ -57,8 +59,8 @@ const wf_arch wf_arch_gpt2 = {
 	.act   = WF_GELU_TANH,
 	.keys  = (const struct wf_key[]){
 		{"tie_word_embeddings", NULL, AT(tied), 'b', 0, 1, 1},
-		{"scale_attn_weights", NULL, AT(fixed), 'b', 1, 1, 1},
-		{"scale_attn_by_inverse_layer_idx", NULL, AT(fixed), 'b', 0, 0, 0},
+		{"scale_attn_weights", NULL, AT(scaled_attn), 'b', 0, 1, 1},
+		{"scale_attn_by_inverse_layer_idx", NULL, AT(layer_scaled_attn), 'b', 0, 1, 0},
 		{"add_cross_attention", NULL, AT(fixed), 'b', 0, 0, 0},
 		{0}
 	},

@@ -45,7 +45,7 @@ const wf_arch wf_arch_gptneox = {
 	.keys  = (const struct wf_key[]){
 		{"use_parallel_residual", "use_parallel_residual", AT(parallel_residual), 'b', 0, 1, 1},
 		{"attention_bias", NULL, AT(qkv_bias), 'b', 0, 1, 1},
-		{"rope.partial_rotary_factor partial_rotary_factor rotary_pct", NULL, AT(rope_partial), 'f', 0, 1, 0.25},
+		{"rope.partial_rotary_factor partial_rotary_factor rotary_pct", NULL, AT(rope_partial), 'f', 1e-6, 1, 0.25},
 		{0}
 	},
 	.names = (const struct wf_name[]){

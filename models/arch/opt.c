@@ -7,7 +7,10 @@ enum { PLACE0 = 2 };
 
 static wf_tensor *norm(wf_graph *g, const wf_config *c, wf_tensor *x, const char *what, int l, bool here)
 {
-	return here ? wf_centred_norm(g, c, x, "blk.%d.%s", l, what) : x;
+	if (!here)
+		return x;
+	return c->weighted_norm ? wf_centred_norm(g, c, x, "blk.%d.%s", l, what) :
+		wf_layernorm(g, x, wf_ones(g, c->dim), NULL, c->eps);
 }
 
 static wf_tensor *attention(wf_graph *g, const wf_config *c, wf_tensor *x, wf_tensor *pos, int l)
@@ -41,8 +44,8 @@ static void build(wf_graph *g, const wf_config *c)
 	}
 	wf_scope(g, "head");
 	x = wf_wanted(g, x);
-	if (c->pre_norm && (!g->weights || wf_has_weight(g, "output_norm.weight")))
-		x = wf_centred_norm(g, c, x, "output_norm");
+	if (c->pre_norm && !c->no_final_norm)
+		x = c->weighted_norm ? wf_centred_norm(g, c, x, "output_norm") : wf_layernorm(g, x, wf_ones(g, c->dim), NULL, c->eps);
 	wf_logits(g, c, c->embed_dim ? wf_linear(g, x, c->embed_dim, false, "embd_out") : x);
 }
 
@@ -66,7 +69,8 @@ const wf_arch wf_arch_opt = {
 		{"enable_bias", NULL, AT(qkv_bias), 'b', 0, 1, 1},
 		{"enable_bias", NULL, AT(mlp_bias), 'b', 0, 1, 1},
 		{"tie_word_embeddings", NULL, AT(tied), 'b', 0, 1, 1},
-		{"layer_norm_elementwise_affine", NULL, AT(fixed), 'b', 1, 1, 1},
+		{"_remove_final_layer_norm", NULL, AT(no_final_norm), 'b', 0, 1, 0},
+		{"layer_norm_elementwise_affine", NULL, AT(weighted_norm), 'b', 0, 1, 1},
 		{0}
 	},
 	.names = (const struct wf_name[]){

@@ -36,10 +36,12 @@ static void build(wf_graph *g, const wf_config *c)
 	wf_logits(g, c, wf_norm(g, c, wf_wanted(g, x), "output_norm"));
 }
 
-/* GGUF has no key for it: its one family of this name always does. */
+/* The family with experts knows no layers without a window where it has one.  GGUF has no key for the norm of
+ * the gates: its one family of this name always has it. */
 static int finish(wf_config *c, wf_error *err)
 {
 	(void)err;
+	c->sliding = NULL;
 	c->expert_norm |= c->gguf;
 	return 0;
 }

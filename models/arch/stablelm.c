@@ -14,9 +14,8 @@ static wf_tensor *head_weights(wf_graph *g, const wf_config *c, const char *what
 static wf_tensor *head_norm(wf_graph *g, const wf_config *c, wf_tensor *x, const char *what, int64_t n, int l)
 {
 	wf_tensor *w = head_weights(g, c, what, n, l);
-	wf_tensor *ones = wf_offset(g, wf_scale(g, wf_part(g, w, 0, c->hdim), 0), 1);
 
-	return wf_heads(g, wf_mul(g, wf_merge(g, wf_layernorm(g, x, ones, NULL, c->eps)), w), n);
+	return wf_heads(g, wf_mul(g, wf_merge(g, wf_layernorm(g, x, wf_ones(g, c->hdim), NULL, c->eps)), w), n);
 }
 
 static wf_tensor *attention(wf_graph *g, const wf_config *c, wf_tensor *x, wf_tensor *pos, int l)
@@ -59,7 +58,7 @@ const wf_arch wf_arch_stablelm = {
 		{"use_qkv_bias", NULL, AT(qkv_bias), 'b', 0, 1, 0},
 		{"qk_layernorm", NULL, AT(qk_norm), 'b', 0, 1, 0},
 		{"use_parallel_residual", NULL, AT(parallel_residual), 'b', 0, 1, 0},
-		{"rope.partial_rotary_factor partial_rotary_factor", NULL, AT(rope_partial), 'f', 0, 1, 0.25},
+		{"rope.partial_rotary_factor partial_rotary_factor", NULL, AT(rope_partial), 'f', 1e-6, 1, 0.25},
 		{0}
 	},
 	.names = (const struct wf_name[]){

@@ -30,6 +30,7 @@ static const struct wf_key common[] = {
 	{"rope.rope_theta rope_theta rotary_emb_base", "rope.freq_base", AT(theta), 'f', 1, 1e12, 10000},
 	{"rope_parameters.sliding_attention.rope_theta rope_local_base_freq", "rope.freq_base_swa",
 		AT(theta_local), 'f', 1, 1e12, 0},
+	{"rope_parameters.sliding_attention.factor", NULL, AT(rope_local_factor), 'f', 0, 1e6, 0},
 	{"rotary_dim", "rope.dimension_count", AT(rope_dim), 'i', 1, 4096, 0},
 	{"rope.partial_rotary_factor partial_rotary_factor rotary_pct", NULL, AT(rope_partial), 'f', 1e-6, 1, 0},
 	{"rope.factor", "rope.scaling.factor rope.scale_linear", AT(rope_factor), 'f', 0, 1e6, 0},

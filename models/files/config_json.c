@@ -117,9 +117,12 @@ static int choose(wf_error *err, const char *key, const char *found, const struc
 static int read_activation(const struct from *f, wf_error *err, wf_config *c)
 {
 	static const struct choice table[] = {
-		{"silu", WF_SILU}, {"swish", WF_SILU}, {"gelu", WF_GELU}, {"gelu_new", WF_GELU_TANH},
-		{"gelu_fast", WF_GELU_TANH}, {"gelu_pytorch_tanh", WF_GELU_TANH}, {"relu", WF_RELU},
-		{"quick_gelu", WF_QUICK_GELU}, {0}
+		{"silu", WF_SILU}, {"swish", WF_SILU}, {"gelu", WF_GELU}, {"gelu_python", WF_GELU},
+		{"gelu_new", WF_GELU_TANH}, {"gelu_fast", WF_GELU_TANH}, {"gelu_accurate", WF_GELU_TANH},
+		{"gelu_pytorch_tanh", WF_GELU_TANH}, {"gelu_python_tanh", WF_GELU_TANH}, {"gelu_10", WF_GELU_10},
+		{"quick_gelu", WF_QUICK_GELU}, {"relu", WF_RELU}, {"relu2", WF_RELU2}, {"relu6", WF_RELU6},
+		{"leaky_relu", WF_LEAKY_RELU}, {"hardswish", WF_HARD_SWISH}, {"sigmoid", WF_SIGMOID},
+		{"tanh", WF_TANH}, {"linear", WF_LINEAR}, {0}
 	};
 	static const char *const keys[] = {"hidden_activation", "hidden_act", "activation_function", "activation"};
 
@@ -179,6 +182,20 @@ static int check_factors(const struct from *f, const wf_config *c, wf_error *err
 	return 0;
 }
 
+/* Layers with a window may turn in a way of their own, of which there are fewer. */
+static int read_local_rope(const struct from *f, wf_error *err, wf_config *c)
+{
+	static const struct choice table[] = {{"default", 0}, {"linear", 1}, {0}};
+	const char *type = word(f, "rope_parameters.sliding_attention.rope_type");
+	int linear = 0;
+
+	if (type && choose(err, "rope_type of sliding_attention", type, table, &linear) < 0)
+		return -1;
+	if (!linear)
+		c->rope_local_factor = 0;
+	return 0;
+}
+
 static int read_rope(const struct from *f, wf_arena *arena, wf_error *err, wf_config *c)
 {
 	static const struct choice table[] = {
@@ -189,6 +206,8 @@ static int read_rope(const struct from *f, wf_arena *arena, wf_error *err, wf_co
 	const char *type = word(f, "rope.rope_type");
 	int scaling = WF_ROPE_PLAIN;
 
+	if (read_local_rope(f, err, c) < 0)
+		return -1;
 	if (!type)
 		type = word(f, "rope.type");
 	if (type && choose(err, "rope_type", type, table, &scaling) < 0)
