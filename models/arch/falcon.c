@@ -17,7 +17,7 @@ static float bias(const wf_config *c, int64_t head, int64_t t)
 
 /* ALiBi as more values of every head: of a key the biases of its query heads, of a query a one where its own
  * is.  So they are part of what is scaled, unlike BLOOM's.  Rounded up, so that heads stay of an even size. */
-static wf_tensor *with_biases(wf_graph *g, const wf_config *c, wf_tensor *x, wf_tensor *pos, bool key)
+static wf_tensor *biases(wf_graph *g, const wf_config *c, wf_tensor *pos, bool key)
 {
 	int64_t n = key ? c->nkv : c->nhead, rows = c->opened > c->ctx ? c->opened : c->ctx;
 	int64_t group = c->nhead / c->nkv, more = (group + 7) / 8 * 8;
@@ -31,19 +31,33 @@ static wf_tensor *with_biases(wf_graph *g, const wf_config *c, wf_tensor *x, wf_
 		for (int64_t h = 0; h < n; h++)
 			for (int64_t i = 0; i < more; i++)
 				*v++ = !key ? i == h % group : i < group ? bias(c, h * group + i, t) : 0;
-	return wf_join(g, x, wf_heads(g, wf_take(g, wf_const(g, WF_SHAPE(rows, n * more), value), pos), n));
+	return wf_heads(g, wf_take(g, wf_const(g, WF_SHAPE(rows, n * more), value), pos), n);
 }
 
-static wf_tensor *attention(wf_graph *g, const wf_config *c, wf_tensor *x, wf_tensor *pos, int l)
+/* What tells where a token is: positions to rotate by, or biases that queries and keys carry. */
+struct place { wf_tensor *pos, *q, *k; };
+
+static struct place place(wf_graph *g, const wf_config *c)
+{
+	struct place at = {.pos = wf_positions(g)};
+
+	if (c->alibi) {
+		at.q = biases(g, c, at.pos, false);
+		at.k = biases(g, c, at.pos, true);
+	}
+	return at;
+}
+
+static wf_tensor *attention(wf_graph *g, const wf_config *c, wf_tensor *x, const struct place *at, int l)
 {
 	struct wf_qkv a = wf_attn_inputs(g, c, x, c->qkv_bias, !c->gguf, l);
 
-	a.q = c->alibi ? with_biases(g, c, a.q, pos, false) : wf_rotate(g, c, a.q, pos);
-	a.k = c->alibi ? with_biases(g, c, a.k, pos, true) : wf_rotate(g, c, a.k, pos);
+	a.q = at->q ? wf_join(g, a.q, at->q) : wf_rotate(g, c, a.q, at->pos);
+	a.k = at->k ? wf_join(g, a.k, at->k) : wf_rotate(g, c, a.k, at->pos);
 	wf_config inner = *c;
 	inner.alibi = false;
 	inner.attn_scale = 1 / sqrt((double)c->hdim);
-	return wf_linear(g, wf_self_attend(g, &inner, a, pos, l), c->dim, c->qkv_bias, "blk.%d.attn_output", l);
+	return wf_linear(g, wf_self_attend(g, &inner, a, at->pos, l), c->dim, c->qkv_bias, "blk.%d.attn_output", l);
 }
 
 static bool two_norms(const wf_graph *g, const wf_config *c, int l)
@@ -51,12 +65,12 @@ static bool two_norms(const wf_graph *g, const wf_config *c, int l)
 	return g->weights ? wf_has_weight(g, "blk.%d.attn_norm_2.weight", l) : c->new_decoder && c->parallel_norms != 1;
 }
 
-static wf_tensor *block(wf_graph *g, const wf_config *c, wf_tensor *x, wf_tensor *pos, int l)
+static wf_tensor *block(wf_graph *g, const wf_config *c, wf_tensor *x, const struct place *at, int l)
 {
 	wf_scope(g, "blk.%d.attn", l);
 	wf_tensor *n = wf_centred_norm(g, c, x, "blk.%d.attn_norm", l);
 	wf_tensor *first = two_norms(g, c, l) ? wf_centred_norm(g, c, x, "blk.%d.attn_norm_2", l) : n;
-	wf_tensor *y = wf_add(g, x, attention(g, c, first, pos, l));
+	wf_tensor *y = wf_add(g, x, attention(g, c, first, at, l));
 
 	wf_scope(g, "blk.%d.ffn", l);
 	if (!c->parallel_residual)
@@ -66,10 +80,11 @@ static wf_tensor *block(wf_graph *g, const wf_config *c, wf_tensor *x, wf_tensor
 
 static void build(wf_graph *g, const wf_config *c)
 {
-	wf_tensor *x = wf_embed(g, c), *pos = wf_positions(g);
+	wf_tensor *x = wf_embed(g, c);
+	struct place at = place(g, c);
 
 	for (int l = 0; l < c->nlayer; l++)
-		x = block(g, c, x, pos, l);
+		x = block(g, c, x, &at, l);
 	wf_scope(g, "head");
 	wf_logits(g, c, wf_centred_norm(g, c, wf_wanted(g, x), "output_norm"));
 }
