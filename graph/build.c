@@ -223,15 +223,6 @@ wf_tensor *wf_input(wf_graph *g, const char *name, wf_dtype dtype, int ndim, con
 	return leaf(g, &wf_op_input, dtype, ndim, dim, name);
 }
 
-static const char *shape_text(char *s, size_t cap, int ndim, const int64_t *dim)
-{
-	size_t len = 0;
-
-	for (int i = 0; i < ndim && len < cap; i++)
-		len += (size_t)snprintf(s + len, cap - len, i ? ",%lld" : "%lld", (long long)dim[i]);
-	return s;
-}
-
 /* A file may write a vector as [n] or [1,n], [n,1]: the values are the same. */
 static bool same_dims(const struct wf_blob *b, int ndim, const int64_t *dim)
 {
@@ -269,12 +260,12 @@ wf_tensor *wf_weight(wf_graph *g, int ndim, const int64_t *dim, const char *fmt,
 	blob.dtype = assumed_type(g, ndim, dim);
 	if (g->weights && g->weights->find(g->weights, name, &blob)) {
 		wf_fail(g->err, "weight %s: not in the model's files, expected [%s]", name,
-			shape_text(want, sizeof want, ndim, dim));
+			text_dims(want, sizeof want, ndim, dim));
 		return &g->dummy;
 	}
 	if (g->weights && !same_dims(&blob, ndim, dim)) {
 		wf_fail(g->err, "weight %s: expected [%s], found [%s]", name,
-			shape_text(want, sizeof want, ndim, dim), shape_text(have, sizeof have, blob.ndim, blob.dim));
+			text_dims(want, sizeof want, ndim, dim), text_dims(have, sizeof have, blob.ndim, blob.dim));
 		return &g->dummy;
 	}
 	if ((unsigned)blob.dtype >= WF_NDTYPE || dim[ndim - 1] % wf_dtypes[blob.dtype].block) {
@@ -323,9 +314,12 @@ wf_tensor *graph_literal(wf_graph *g, wf_dtype dtype, int ndim, const int64_t *d
 
 static int check_operands(wf_graph *g, const wf_op *op, wf_tensor *const *in, int nin)
 {
+	char most[16] = "";
+
+	if (op->nopt)
+		snprintf(most, sizeof most, " to %d", op->nin + op->nopt);
 	if (nin < op->nin || nin > op->nin + op->nopt || nin > WF_MAXIN)
-		return wf_fail(g->err, "%s: %d operands, expected %d to %d (%s)", op->name, nin, op->nin,
-			op->nin + op->nopt, g->scope);
+		return wf_fail(g->err, "%s: %d operands, expected %d%s (%s)", op->name, nin, op->nin, most, g->scope);
 	for (int i = 0; i < nin; i++)
 		if (!in[i] || in[i]->g != g)
 			return wf_fail(g->err, "%s: operand %d is not a node of this graph (%s)", op->name, i, g->scope);

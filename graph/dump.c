@@ -8,20 +8,6 @@ static const char *const kind_colour[WF_NKIND] = {
 	"#e5e7eb", "#fde68a", "#bfdbfe", "#c7d2fe", "#fbcfe8", "#d1fae5", "#fed7aa", "#e9d5ff"
 };
 
-static void print_type(const wf_tensor *t, FILE *f)
-{
-	fprintf(f, "%s[", wf_dtypes[t->dtype].name);
-	for (int i = 0; i < t->ndim; i++) {
-		if (i)
-			putc(',', f);
-		if (t->dim[i] < 0)
-			putc("TSR"[-1 - t->dim[i]], f);
-		else
-			fprintf(f, "%lld", (long long)t->dim[i]);
-	}
-	putc(']', f);
-}
-
 /* ---- DOT ---- */
 
 struct drawer {
@@ -91,7 +77,7 @@ static void draw_node(const struct drawer *d, const wf_tensor *t)
 	bool anchor = fused && plan->kernel[plan->value[t->id].kernel].anchor == t;
 
 	fprintf(d->f, "      n%d [label=\"%s%s\\n", t->id, t->op->name, anchor ? " *" : "");
-	print_type(t, d->f);
+	text_type(d->f, t);
 	for (int k = 0; k < t->nin; k++)
 		if (t->in[k]->constant)
 			weight_names(t->in[k], d->f);
@@ -109,7 +95,7 @@ static void draw_edges(const struct drawer *d, const wf_tensor *t)
 		if (from->op == &wf_op_input) {
 			if (!d->input[from->id]) {
 				fprintf(d->f, "  n%d [label=\"$%s\\n", from->id, from->name);
-				print_type(from, d->f);
+				text_type(d->f, from);
 				fputs("\", shape=ellipse, fillcolor=\"#f9fafb\"];\n", d->f);
 			}
 			d->input[from->id] = true;

@@ -45,17 +45,6 @@ static const char *seconds(double s, char out[32])
 	return out;
 }
 
-static void type(FILE *f, const wf_tensor *t)
-{
-	fprintf(f, "%s[", wf_dtypes[t->dtype].name);
-	for (int i = 0; i < t->ndim; i++)
-		if (t->dim[i] < 0)
-			fprintf(f, "%s%c", i ? "," : "", "TSR"[-1 - t->dim[i]]);
-		else
-			fprintf(f, "%s%lld", i ? "," : "", (long long)t->dim[i]);
-	putc(']', f);
-}
-
 /* "repack(cat(@blk.0.attn_q.weight, @blk.0.attn_k.weight))" */
 static void constant(FILE *f, const wf_tensor *t)
 {
@@ -196,7 +185,7 @@ static void buffer(const struct page *p)
 		fprintf(p->f, "<a href=#k%d><rect x=%.2f y=%.2f width=%.2f height=%.2f style=\"fill:var(--%s)\"><title>%%%d %s ",
 			plan->kernel[v->kernel].twin, x * v->first, y * (double)v->offset, x * (v->last - v->first + 1), y * (double)v->bytes,
 			wf_kind_names[plan->kernel[v->kernel].kind], i, t->op->name);
-		type(p->f, t);
+		text_type(p->f, t);
 		fprintf(p->f, ", %s at %lld, kernels %d to %d</title></rect></a>\n", bytes((double)v->bytes, size),
 			(long long)v->offset, v->first, v->last);
 	}
@@ -219,7 +208,7 @@ static void chips(const struct page *p, const wf_kernel *kernel)
 			putc(' ', p->f);
 		attributes(p->f, t);
 		fprintf(p->f, "\">%s<small>%%%d ", t->op->name, t->id);
-		type(p->f, t);
+		text_type(p->f, t);
 		fputs("</small></span>", p->f);
 	}
 	fputs("</div>\n", p->f);
@@ -232,7 +221,7 @@ static void reads(const struct page *p, const wf_kernel *kernel)
 		fprintf(p->f, "<dt>%s<dd class=mono>", i ? "" : "reads");
 		operand(p->f, kernel->in[i]);
 		putc(' ', p->f);
-		type(p->f, kernel->in[i]);
+		text_type(p->f, kernel->in[i]);
 	}
 	fputs("</dl>\n", p->f);
 }
@@ -245,7 +234,7 @@ static void written(const struct page *p, const wf_tensor *t, bool first)
 	char size[32];
 
 	fprintf(p->f, "<dt>%s<dd><span class=mono>%%%d ", first ? "writes" : "", t->id);
-	type(p->f, t);
+	text_type(p->f, t);
 	fprintf(p->f, "</span> %s", bytes((double)v->bytes, size));
 	if (plan->stage >= PLAN_PLACE)
 		fprintf(p->f, v->alias ? ", a view" : " at %lld", (long long)v->offset);
@@ -264,7 +253,7 @@ static void writes(const struct page *p, const wf_kernel *kernel)
 	for (int i = 0; i < kernel->nnode; i++)
 		if (kernel->node[i]->op->state) {
 			fprintf(p->f, "<dt>%s<dd>the KV cache, <span class=mono>", first ? "writes" : "");
-			type(p->f, kernel->node[i]);
+			text_type(p->f, kernel->node[i]);
 			fputs("</span>", p->f);
 			first = false;
 		}
@@ -384,7 +373,7 @@ static void node_card(const struct page *p, int u)
 	}
 	attributes(p->f, t);
 	fputs("</span><span class=\"right mono\">", p->f);
-	type(p->f, t);
+	text_type(p->f, t);
 	fputs("</span></div></article>\n", p->f);
 }
 

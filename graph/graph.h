@@ -270,6 +270,8 @@ extern const char wf_random_cuda[];                 /* float wf_random_unit(key,
 /* ---- text.c, parse.c: the text form ---------------------------------------------------------- */
 
 int       graph_print(const wf_graph *, FILE *);
+void      text_type(FILE *, const wf_tensor *);     /* f32[T,64] */
+const char *text_dims(char *s, size_t cap, int ndim, const int64_t *dim);   /* T,64 into s, which comes back */
 int       plan_print(const wf_plan *, FILE *);      /* with kernels, order and offsets as far as the plan got */
 /* Parse what graph_print or plan_print wrote; returns -1 with line and column on error.  *plan is
  * left NULL for a bare graph. */

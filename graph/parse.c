@@ -18,21 +18,40 @@ struct parser {
 	struct member *member;                /* nodes between braces */
 	int nmember, maxmember;
 	int nkernel, kernel;                  /* -1 outside braces */
+	wf_kind kind;                         /* of the kernel that is open, as written */
+	const wf_tensor *anchor;
 	wf_plan *plan;
 	int depth;
 };
 
 /* ---- lexing ---- */
 
-static int complain(struct parser *p, const char *what)
+static int complain(struct parser *p, const char *fmt, ...) WF_PRINTF(2, 3);
+
+static int complain(struct parser *p, const char *fmt, ...)
 {
 	int line = 1, column = 1;
+	char what[3 * MAXNAME];
+	va_list args;
 
+	va_start(args, fmt);
+	vsnprintf(what, sizeof what, fmt, args);
+	va_end(args);
 	for (const char *s = p->text; s < p->s; s++) {
 		column = *s == '\n' ? 1 : column + 1;
 		line += *s == '\n';
 	}
 	return wf_fail(p->g->err, "graph text, line %d, column %d: %s", line, column, what);
+}
+
+/* What an op, which knows no lines, has found wrong: say where. */
+static int complain_of(struct parser *p, const char *at)
+{
+	wf_error found = *p->g->err;
+
+	p->g->err->set = false;
+	p->s = at;
+	return complain(p, "%s", found.text);
 }
 
 static void skip_blank(struct parser *p)
@@ -119,7 +138,8 @@ static int integer(struct parser *p, int64_t min, int64_t max, int64_t *out)
 	if (number(p, &v))
 		return -1;
 	if (!(v >= (double)min && v <= (double)max) || v != (double)(int64_t)v)
-		return complain(p, "a whole number out of range");
+		return complain(p, "out of range: expected a whole number from %lld to %lld, found %g", (long long)min,
+			(long long)max, v);
 	*out = (int64_t)v;
 	return 0;
 }
@@ -147,7 +167,7 @@ static int type(struct parser *p, wf_dtype *dtype, int *ndim, int64_t *dim)
 		return -1;
 	int found = wf_dtype_find(name);
 	if (found < 0)
-		return complain(p, "unknown type");
+		return complain(p, "unknown type '%s'", name);
 	*dtype = (wf_dtype)found;
 	if (!accept(p, '['))
 		return complain(p, "expected '[' after the type");
@@ -172,9 +192,12 @@ static int check_type(struct parser *p, const wf_tensor *t)
 		return 0;
 	if (type(p, &dtype, &ndim, dim))
 		return -1;
-	if (dtype != t->dtype || ndim != t->ndim || memcmp(dim, t->dim, sizeof *dim * ndim))
-		return complain(p, "the type written is not the one the op gives");
-	return 0;
+	if (dtype == t->dtype && ndim == t->ndim && !memcmp(dim, t->dim, sizeof *dim * ndim))
+		return 0;
+	char gives[96], written[96];
+	return complain(p, "%s gives %s[%s], written is %s[%s]", t->op->name, wf_dtypes[t->dtype].name,
+		text_dims(gives, sizeof gives, t->ndim, t->dim), wf_dtypes[dtype].name,
+		text_dims(written, sizeof written, ndim, dim));
 }
 
 /* ---- literals ---- */
@@ -250,7 +273,7 @@ static wf_tensor *named_leaf(struct parser *p, const wf_op *op)
 	for (int i = 0; i < p->g->nnode; i++)
 		if (p->g->node[i]->op == op && !strcmp(p->g->node[i]->name, name))
 			return p->g->node[i];
-	complain(p, "a leaf that no line above declares");
+	complain(p, "%c%s: a leaf that no line above declares", op == &wf_op_weight ? '@' : '$', name);
 	return NULL;
 }
 
@@ -283,7 +306,7 @@ static wf_tensor *operand(struct parser *p)
 	if (integer(p, 0, INT32_MAX, &id))
 		return NULL;
 	if (id >= p->nvalue || !p->value[id]) {
-		complain(p, "a value that no line above defines");
+		complain(p, "%%%lld: a value that no line above defines", (long long)id);
 		return NULL;
 	}
 	return p->value[id];
@@ -313,27 +336,26 @@ static int attributes(struct parser *p, const wf_op *op, double *attr)
 		}
 		int k = wf_attr_index(op, name);
 		if (k < 0)
-			return complain(p, "the op has no such attribute");
+			return complain(p, "%s has no attribute '%s'%s%s", op->name, name, op->attr ? ", it has " : "",
+				op->attr ? op->attr : "");
 		if (number(p, &attr[k]))
 			return -1;
 		seen |= 1u << k;
 	}
 	for (int k = 0; !wf_attr_info(op, k, &info); k++)
 		if (!info.has_absent && !info.address && !(seen & 1u << k))
-			return complain(p, "an attribute without default is missing");
+			return complain(p, "an attribute without default is missing: %.*s", (int)info.len, info.name);
 	return 0;
 }
 
 static void unknown_op(struct parser *p, const char *name)
 {
 	struct near near = {.typed = name};
-	char text[2 * MAXNAME + 64];
 
 	for (const wf_op *const *op = p->g->ops; *op; op++)
 		near_offer(&near, (*op)->name);
-	snprintf(text, sizeof text, "unknown op '%s'%s%s%s", name, near.name ? "; the nearest is '" : "",
-		near.name ? near.name : "", near.name ? "'" : "");
-	complain(p, text);
+	complain(p, "unknown op '%s'%s%s%s", name, near.name ? "; the nearest is '" : "", near.name ? near.name : "",
+		near.name ? "'" : "");
 }
 
 /* name operand... attribute=value... */
@@ -348,6 +370,8 @@ static wf_tensor *call(struct parser *p)
 		complain(p, "expressions nest more than 64 deep");
 		return NULL;
 	}
+	skip_blank(p);
+	const char *start = p->s;
 	if (word(p, name))
 		return NULL;
 	if (!strcmp(name, "const")) {
@@ -372,9 +396,10 @@ static wf_tensor *call(struct parser *p)
 		return NULL;
 	made = wf_node(p->g, op, in, nin, attr);
 	p->depth--;
-	if (wf_failed(p->g))
-		return NULL;
-	return made;
+	if (!wf_failed(p->g))
+		return made;
+	complain_of(p, start);
+	return NULL;
 }
 
 wf_tensor *text_expr(wf_graph *g, const char *expr)
@@ -407,7 +432,7 @@ static int keep_value(struct parser *p, int64_t id, wf_tensor *t)
 		p->nvalue = (int)n;
 	}
 	if (p->value[id])
-		return complain(p, "a value defined twice");
+		return complain(p, "%%%lld: a value defined twice", (long long)id);
 	p->value[id] = t;
 	return 0;
 }
@@ -432,6 +457,7 @@ static int leaf_line(struct parser *p, bool weight)
 {
 	char name[MAXNAME];
 	int64_t dim[WF_MAXDIM];
+	const char *start = p->s;
 	wf_dtype dtype;
 	int ndim;
 
@@ -441,15 +467,16 @@ static int leaf_line(struct parser *p, bool weight)
 		return complain(p, "expected ':' and the type of a leaf");
 	if (!weight) {
 		wf_input(p->g, name, dtype, ndim, dim);
-		return wf_failed(p->g) ? -1 : 0;
+		return wf_failed(p->g) ? complain_of(p, start) : 0;
 	}
 	wf_dtype was = p->g->wdtype;
 	p->g->wdtype = dtype;
 	wf_tensor *t = wf_weight(p->g, ndim, dim, "%s", name);
 	p->g->wdtype = was;
 	if (wf_failed(p->g))
-		return -1;
-	return t->dtype == dtype ? 0 : complain(p, "the model's weight is of another type");
+		return complain_of(p, start);
+	return t->dtype == dtype ? 0 : complain(p, "expected %s, found %s in the model", wf_dtypes[dtype].name,
+		wf_dtypes[t->dtype].name);
 }
 
 static int scope_suffix(struct parser *p)
@@ -515,6 +542,10 @@ static int node_line(struct parser *p)
 	m.t = call(p);
 	if (!m.t || check_type(p, m.t) || node_suffix(p, &m) || keep_value(p, id, m.t))
 		return -1;
+	if (m.anchor && p->anchor)
+		return complain(p, "kernel %d has an anchor already: %s", p->kernel, p->anchor->op->name);
+	if (m.anchor)
+		p->anchor = m.t;
 	return p->kernel < 0 ? 0 : keep_member(p, m);
 }
 
@@ -567,7 +598,7 @@ static int plan_line(struct parser *p)
 	while (stage < PLAN_NSTAGE && strcmp(name, plan_stage_names[stage]))
 		stage++;
 	if (stage == PLAN_NSTAGE)
-		return complain(p, "unknown stage");
+		return complain(p, "unknown stage '%s'", name);
 	for (size_t i = 0; i < sizeof field / sizeof *field; i++)
 		if (accept_word(p, field[i].key) &&
 		    (!accept(p, '=') || integer(p, i < 3, (int64_t)1 << 50, &field[i].v)))
@@ -584,20 +615,39 @@ static int plan_line(struct parser *p)
 	return 0;
 }
 
+/* kernel 4 dot { ...: the number is for readers; whoever adds a kernel or takes one out need not count anew. */
 static int kernel_line(struct parser *p)
 {
 	char kind[MAXNAME];
 	int64_t id = 0;
+	int k = 0;
 
 	if (!p->plan || p->plan->stage < PLAN_FUSE || p->kernel >= 0)
 		return complain(p, "a kernel outside a fused plan or within another");
 	if (integer(p, 0, INT32_MAX, &id) || word(p, kind))
 		return -1;
-	if (id != p->nkernel)
-		return complain(p, "kernels must be numbered from 0 in order");
+	while (k < WF_NKIND && strcmp(kind, wf_kind_names[k]))
+		k++;
+	if (k == WF_NKIND)
+		return complain(p, "unknown kind '%s'", kind);
 	if (!accept(p, '{'))
 		return complain(p, "expected '{'");
 	p->kernel = p->nkernel++;
+	p->kind = (wf_kind)k;
+	p->anchor = NULL;
+	return 0;
+}
+
+static int kernel_end(struct parser *p)
+{
+	if (p->kernel < 0)
+		return complain(p, "'}' without a kernel");
+	if (!p->anchor)
+		return complain(p, "kernel %d has no anchor", p->kernel);
+	if (p->anchor->op->kind != p->kind)
+		return complain(p, "a kernel of kind %s, its anchor %s is of kind %s", wf_kind_names[p->kind],
+			p->anchor->op->name, wf_kind_names[p->anchor->op->kind]);
+	p->kernel = -1;
 	return 0;
 }
 
@@ -609,12 +659,8 @@ static int line(struct parser *p)
 		return leaf_line(p, false);
 	if (accept(p, '%'))
 		return node_line(p);
-	if (accept(p, '}')) {
-		if (p->kernel < 0)
-			return complain(p, "'}' without a kernel");
-		p->kernel = -1;
-		return 0;
-	}
+	if (accept(p, '}'))
+		return kernel_end(p);
 	if (accept_word(p, "kernel"))
 		return kernel_line(p);
 	if (accept_word(p, "out"))
@@ -648,6 +694,10 @@ static int finish_plan(struct parser *p)
 	}
 	if (plan_derive(plan))
 		return -1;
+	for (int i = 0; i < p->nmember; i++)         /* a kernel of one's own: its values have no place yet */
+		if (p->member[i].t->id >= 0 && plan->value[p->member[i].t->id].stored && !p->member[i].stored &&
+		    plan->stage == PLAN_PLACE)
+			plan->stage = PLAN_ORDER;
 	for (int i = 0; i < p->g->nnode; i++)        /* a view lies where its operand does */
 		if (plan->value[i].alias)
 			plan->value[i].offset = plan->value[p->g->node[i]->in[0]->id].offset;
@@ -672,7 +722,7 @@ int text_parse(wf_graph *g, const char *text, size_t len, wf_plan **plan)
 	if (p.kernel >= 0)
 		return complain(&p, "a kernel without '}'");
 	if (!g->nout)
-		return complain(&p, "no output: expected a line 'out NAME = %N'");
+		return complain(&p, "no output: expected a line 'out NAME = %%N'");
 	wf_scope(g, "%s", "");
 	graph_sweep(g);
 	if (p.plan && p.plan->stage >= PLAN_FUSE && finish_plan(&p))

@@ -24,18 +24,21 @@ static void print_number(FILE *f, double v)
 	fputs(s, f);
 }
 
-static void print_type(FILE *f, const wf_tensor *t)
+const char *text_dims(char *s, size_t cap, int ndim, const int64_t *dim)
 {
-	fprintf(f, "%s[", wf_dtypes[t->dtype].name);
-	for (int i = 0; i < t->ndim; i++) {
-		if (i)
-			putc(',', f);
-		if (t->dim[i] < 0)
-			putc("TSR"[-1 - t->dim[i]], f);
-		else
-			fprintf(f, "%lld", (long long)t->dim[i]);
-	}
-	putc(']', f);
+	size_t len = 0;
+
+	for (int i = 0; i < ndim && len < cap; i++)
+		len += (size_t)(dim[i] < 0 ? snprintf(s + len, cap - len, "%s%c", i ? "," : "", "TSR"[-1 - dim[i]]) :
+			snprintf(s + len, cap - len, "%s%lld", i ? "," : "", (long long)dim[i]));
+	return s;
+}
+
+void text_type(FILE *f, const wf_tensor *t)
+{
+	char dims[96];
+
+	fprintf(f, "%s[%s]", wf_dtypes[t->dtype].name, text_dims(dims, sizeof dims, t->ndim, t->dim));
 }
 
 static const float *print_literal(FILE *f, const wf_tensor *t, int axis, const float *v)
@@ -79,7 +82,7 @@ static void print_node(FILE *f, const wf_tensor *t)
 {
 	if (t->op == &wf_op_weight || t->op == &wf_op_input) {
 		fprintf(f, "%c%s : ", t->op == &wf_op_weight ? '@' : '$', t->name);
-		print_type(f, t);
+		text_type(f, t);
 		return;
 	}
 	fprintf(f, "%%%d = %s", t->id, t->op->name);
@@ -91,7 +94,7 @@ static void print_node(FILE *f, const wf_tensor *t)
 		print_operand(f, t->in[k]);
 	print_attributes(f, t);
 	fputs(" : ", f);
-	print_type(f, t);
+	text_type(f, t);
 	if (*t->scope)
 		fprintf(f, " !%s", t->scope);
 }

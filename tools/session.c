@@ -183,7 +183,13 @@ static bool executes(const struct options *o)
 	return o->command != COMMAND_dump && o->command != COMMAND_explain;
 }
 
-/* What passes are left run on a dump.  Its bounds hold, unless it is to run and nothing is placed yet. */
+static bool holds(const struct wf_plan_opt *made, const struct wf_plan_opt *asked)
+{
+	return made->max_tokens >= asked->max_tokens && made->max_seqs >= asked->max_seqs && made->max_rows >= asked->max_rows;
+}
+
+/* What passes are left run on a dump.  Its bounds hold, unless it is to run: then those asked for do, and
+ * what was placed for less is placed anew. */
 static int go_on(struct session *s, wf_plan *plan, const struct wf_plan_opt *opt)
 {
 	struct wf_plan_opt was = plan->opt;
@@ -191,10 +197,14 @@ static int go_on(struct session *s, wf_plan *plan, const struct wf_plan_opt *opt
 	plan->rules = wf_rules;
 	plan->backend = s->backend;
 	plan->opt = *opt;
-	if (plan->stage >= PLAN_FUSE || !executes(s->o)) {
+	if (!executes(s->o) || (plan->stage == PLAN_PLACE && holds(&was, opt))) {
 		plan->opt.max_tokens = was.max_tokens;
 		plan->opt.max_seqs = was.max_seqs;
 		plan->opt.max_rows = was.max_rows;
+	} else if (plan->stage >= PLAN_FUSE) {
+		plan->stage = plan->stage == PLAN_PLACE ? PLAN_ORDER : plan->stage;
+		if (plan_derive(plan))
+			return -1;
 	}
 	for (int stage = 0; opt->stop_after && stage < plan->stage; stage++)
 		if (!strcmp(opt->stop_after, plan_stage_names[stage]))
@@ -228,6 +238,13 @@ static int read_graph(struct session *s, const struct wf_plan_opt *opt)
 	return s->plan ? 0 : -1;
 }
 
+/* A graph of one's own may name its outputs as it likes, but what runs here wants logits. */
+static int has_logits(struct session *s)
+{
+	return !executes(s->o) || s->o->command == COMMAND_plan || session_vocab(s) > 0 ? 0 :
+		wf_fail(&s->err, "the graph has no output 'logits', its first is '%s'", s->plan->g->out[0].name);
+}
+
 int session_plan(struct session *s, const struct wf_sizes *sizes, const char *stop_after)
 {
 	struct wf_plan_opt opt = {.max_tokens = sizes->tokens, .max_seqs = sizes->seqs, .max_rows = sizes->rows,
@@ -237,7 +254,7 @@ int session_plan(struct session *s, const struct wf_sizes *sizes, const char *st
 	if (!s->arena)
 		return wf_fail(&s->err, "out of memory");
 	if (s->o->graph)
-		return read_graph(s, &opt);
+		return read_graph(s, &opt) || has_logits(s) ? -1 : 0;
 	s->model->config.opened = s->opened ? s->opened : sizes->ctx / (sizes->seqs > 0 ? sizes->seqs : 1);
 	wf_graph *g = build_graph(s);
 	if (!g)

@@ -129,6 +129,20 @@ echo "%0 = nonsense" > "$tmp/bad"
 check "a bad dump has a place" says "line 1, column" 1 $weft dump --graph "$tmp/bad"
 check "emit needs sources" says "--backend cuda" 1 $weft dump -m $golden --backend cpu --stage emit
 
+# a dump that runs: for as many rows as it takes, a kernel taken apart, values that have no place yet
+for stage in fold fuse place; do
+	$weft dump -m $golden --stage $stage -ctk f32 -o "$tmp/g"
+	check "verify a dump after $stage" code 0 $weft verify -m $golden --graph "$tmp/g"
+done
+sed '/= mul/{s/ at [0-9]*$/ anchor/
+	s/^/}\
+kernel 99 map {\
+/
+}' "$tmp/g" > "$tmp/apart"
+check "a kernel taken apart" code 0 $weft verify -m $golden --graph "$tmp/apart"
+sed 's/^out logits/out scores/' "$tmp/g" > "$tmp/scores"
+check "a graph without logits" says "no output 'logits', its first is 'scores'" 1 $weft bench -m $golden --graph "$tmp/scores"
+
 # verify
 check "a difference fails" code 1 $weft verify -m $golden --reference tests/golden/llama/golden.safetensors
 check "bf16 products differ by so much" code 0 $weft verify -m $golden --act bf16 --tolerance 1e-2

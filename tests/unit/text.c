@@ -187,6 +187,32 @@ static void hand_written(void **state)
 	wf_arena_free(a.arena);
 }
 
+#define HEAD "graph g act=f32 kv=f16\n$x : f32[T,8]\n"
+
+/* A kernel added to a placed plan by hand: numbers are the reader's, and what has no place gets one. */
+static void a_kernel_of_ones_own(void **state)
+{
+	static const char text[] =
+		"plan place tokens=4 seqs=1 rows=1 arena=128 live=128\n"
+		HEAD
+		"kernel 0 map {\n %1 = silu $x anchor at 0\n}\n"
+		"kernel 99 map {\n %2 = relu %1 anchor\n}\n"
+		"kernel 1 map {\n %3 = scale %2 by=2 anchor at 0\n}\n"
+		"out y = %3\n";
+	struct made a;
+
+	(void)state;
+	parse(&a, text);
+	assert_int_equal(a.plan->stage, PLAN_ORDER);
+	assert_int_equal(a.plan->nkernel, 3);
+	assert_string_equal(a.plan->kernel[1].anchor->op->name, "relu");
+	a.plan->opt.verify = true;
+	if (plan_continue(a.plan))
+		fail_msg("%s", a.err.text);
+	assert_int_equal(a.plan->arena_bytes, 256);
+	wf_arena_free(a.arena);
+}
+
 static void equal_nodes_are_one(void **state)
 {
 	struct made a;
@@ -200,8 +226,6 @@ static void equal_nodes_are_one(void **state)
 
 /* ---- errors ---- */
 
-#define HEAD "graph g act=f32 kv=f16\n$x : f32[T,8]\n"
-
 static const struct { const char *text, *where, *what; } bad[] = {
 	{"", "line 1, column 1", "no output"},
 	{"hello\n", "line 1, column 1", "expected a leaf"},
@@ -213,16 +237,16 @@ static const struct { const char *text, *where, *what; } bad[] = {
 	{HEAD "%0 = silu %1\n", "line 3, column 13", "a value that no line above defines"},
 	{HEAD "%0 = silu $x\n%0 = relu $x\n", "line 4", "a value defined twice"},
 	{HEAD "%99999999 = silu $x\n", "line 3", "larger than the text is long"},
-	{HEAD "%0 = silu $x : f16[T,8]\n", "line 3", "not the one the op gives"},
-	{HEAD "%0 = silu $x : f32[T,9]\n", "line 3", "not the one the op gives"},
+	{HEAD "%0 = silu $x : f16[T,8]\n", "line 3", "silu gives f32[T,8], written is f16[T,8]"},
+	{HEAD "%0 = silu $x : f32[T,9]\n", "line 3", "silu gives f32[T,8], written is f32[T,9]"},
 	{HEAD "%0 = silu $x : f33[T,8]\n", "line 3", "unknown type"},
 	{HEAD "%0 = silu $x : f32 T\n", "line 3", "expected '['"},
 	{HEAD "%0 = silu $x : f32[T,1,2,3,4]\n", "line 3", "more than 4 dimensions"},
 	{HEAD "%0 = silu $x : f32[T 8]\n", "line 3", "expected ',' or ']'"},
-	{HEAD "%0 = silu\n", "", "0 operands, expected 1"},
-	{HEAD "%0 = silu $x $x\n", "", "2 operands, expected 1"},
+	{HEAD "%0 = silu\n", "line 3, column 6", "0 operands, expected 1"},
+	{HEAD "%0 = silu $x $x\n", "line 3, column 6", "2 operands, expected 1"},
 	{HEAD "%0 = scale $x\n", "line 3", "attribute without default is missing"},
-	{HEAD "%0 = scale $x of=2\n", "line 3", "no such attribute"},
+	{HEAD "%0 = scale $x of=2\n", "line 3", "scale has no attribute 'of', it has by"},
 	{HEAD "%0 = scale $x by=two\n", "line 3, column 18", "expected a number"},
 	{HEAD "%0 = silu ($x\n", "line 3", "expected a name"},
 	{HEAD "%0 = silu (silu $x\n", "line 3", "expected ')'"},
@@ -235,10 +259,14 @@ static const struct { const char *text, *where, *what; } bad[] = {
 	{HEAD "kernel 0 map {\n", "line 3", "a kernel outside a fused plan"},
 	{"plan nowhere\n", "line 1", "unknown stage"},
 	{"plan fuse tokens=0\n", "line 1", "out of range"},
-	{"plan fuse tokens=1 seqs=1 rows=1\n" HEAD "kernel 1 map {\n", "line 4", "numbered from 0"},
+	{"plan fuse tokens=1 seqs=1 rows=1\n" HEAD "kernel 0 mop {\n", "line 4", "unknown kind 'mop'"},
+	{"plan fuse tokens=1 seqs=1 rows=1\n" HEAD "kernel 0 row {\n %1 = silu $x anchor\n}\n", "line 6, column 2",
+	 "a kernel of kind row, its anchor silu is of kind map"},
+	{"plan fuse tokens=1 seqs=1 rows=1\n" HEAD "kernel 0 map {\n %1 = silu $x anchor\n %2 = relu %1 anchor\n", "line 6",
+	 "kernel 0 has an anchor already: silu"},
 	{"plan fuse tokens=1 seqs=1 rows=1\n" HEAD "kernel 0 map {\n %1 = silu $x anchor\nout y = %1\n", "line 7, column 1", "a kernel without '}'"},
-	{"plan fuse tokens=1 seqs=1 rows=1\n" HEAD "kernel 0 map {\n}\nout y = $x\n", "", "kernel 0 has no nodes"},
-	{"plan fuse tokens=1 seqs=1 rows=1\n" HEAD "kernel 0 map {\n %1 = silu $x\n}\nout y = %1\n", "", "kernel 0 has no anchor"},
+	{"plan fuse tokens=1 seqs=1 rows=1\n" HEAD "kernel 0 map {\n}\nout y = $x\n", "line 5, column 2", "kernel 0 has no anchor"},
+	{"plan fuse tokens=1 seqs=1 rows=1\n" HEAD "kernel 0 map {\n %1 = silu $x\n}\nout y = %1\n", "line 6, column 2", "kernel 0 has no anchor"},
 	{"$x : f32[0]\n", "line 1, column 11", "out of range"},
 	{"$x : f32[2,2000000000]\n", "line 1", "out of range"},
 };
@@ -330,6 +358,7 @@ int main(void)
 		cmocka_unit_test(a_dump_goes_on),
 		cmocka_unit_test(numbers_survive),
 		cmocka_unit_test(hand_written),
+		cmocka_unit_test(a_kernel_of_ones_own),
 		cmocka_unit_test(equal_nodes_are_one),
 		cmocka_unit_test(malformed_text_is_refused),
 		cmocka_unit_test(limits_hold),
