@@ -401,7 +401,7 @@ int wf_attr_info(const wf_op *op, int k, struct wf_attr_info *info)
 	s += info->address;
 	info->has_absent = *s == '=';
 	if (info->has_absent)
-		info->absent = strtod(s + 1, NULL);
+		info->absent = number_read(s + 1, NULL);
 	return 0;
 }
 

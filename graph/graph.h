@@ -57,6 +57,13 @@ struct near { const char *typed, *name; int distance; };   /* name: the nearest 
 int  near_distance(const char *, const char *);     /* letters to change, of the first 63, case aside */
 void near_offer(struct near *, const char *name);
 
+/* ---- number.c: numbers as text, whatever the locale ---------------------------------------- */
+
+enum { NUMBER_TEXT = 40 };
+
+double number_read(const char *, char **end);       /* strtod() */
+void number_write(char s[NUMBER_TEXT], int digits, double v);   /* %.*g, at most 17 digits */
+
 /* ---- arena.c: memory that is freed together ----------------------------------------------- */
 
 wf_arena *wf_arena_new(void);                       /* NULL when out of memory */

@@ -124,7 +124,7 @@ static int number(struct parser *p, double *out)
 		n++;
 	memcpy(s, p->s, n);
 	s[n] = 0;
-	*out = strtod(s, &end);
+	*out = number_read(s, &end);
 	if (!n || *end)
 		return complain(p, "expected a number");
 	p->s += n;

@@ -14,11 +14,11 @@
 
 static void print_number(FILE *f, double v)
 {
-	char s[40];
+	char s[NUMBER_TEXT];
 
 	for (int digits = 1; digits <= 17; digits++) {
-		snprintf(s, sizeof s, "%.*g", digits, v);
-		if (strtod(s, NULL) == v)
+		number_write(s, digits, v);
+		if (number_read(s, NULL) == v)
 			break;
 	}
 	fputs(s, f);

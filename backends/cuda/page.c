@@ -78,11 +78,11 @@ void page_add(struct page *p, const char *fmt, ...)
 /* A C literal that is the double's float; never an integer. */
 const char *page_number(struct page *p, double v)
 {
-	char s[40];
+	char s[NUMBER_TEXT];
 
 	if (isinf(v))
 		return v > 0 ? "__int_as_float(0x7f800000)" : "__int_as_float(0xff800000)";
-	snprintf(s, sizeof s, "%.9g", v);
+	number_write(s, 9, v);
 	if (!strpbrk(s, ".e"))
 		strcat(s, ".0");
 	strcat(s, "f");

@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <jansson.h>
-#include <locale.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -174,7 +173,7 @@ static size_t number_length(const char *p, bool *whole)
 
 static int number(struct json_scan *s)
 {
-	char copy[MAXNUMBER + 1], *point;
+	char copy[MAXNUMBER + 1];
 	size_t left = (size_t)(s->end - s->at), n = left < MAXNUMBER ? left : MAXNUMBER;
 
 	memcpy(copy, s->at, n);
@@ -186,9 +185,7 @@ static int number(struct json_scan *s)
 	errno = 0;
 	s->integer = s->whole ? strtoll(copy, NULL, 10) : 0;
 	s->whole = s->whole && errno == 0;
-	if ((point = strchr(copy, '.')))              /* strtod asks the locale */
-		*point = *localeconv()->decimal_point;
-	s->number = strtod(copy, NULL);
+	s->number = number_read(copy, NULL);
 	if (!isfinite(s->number))
 		return json_fail(s, "a number out of range");
 	s->at += n;

@@ -212,7 +212,7 @@ static bool read_float(struct vm *vm, struct value v, double *out)
 		return false;
 	memcpy(text, s.s, s.len);
 	text[s.len] = 0;
-	*out = strtod(text, &end);
+	*out = number_read(text, &end);
 	return !*end && end != text;
 }
 

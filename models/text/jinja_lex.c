@@ -249,7 +249,7 @@ static int scan_float(struct lexer *lx, struct token *tok, const char *end)
 		if (*p != '_')
 			*out++ = *p;
 	*out = 0;
-	tok->value = value_float(strtod(text, NULL));
+	tok->value = value_float(number_read(text, NULL));
 	advance(lx, end);
 	return 0;
 }

@@ -1,6 +1,7 @@
 /* text.c - the text form: print, parse, print again is the identity at every stage; a parsed dump goes
  * on to the same plan; malformed text is refused with its line and column. */
 #include "harness.h"
+#include <locale.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
@@ -162,6 +163,30 @@ static void numbers_survive(void **state)
 	free(again);
 	wf_arena_free(a.arena);
 	wf_arena_free(b.arena);
+}
+
+/* A program that has called setlocale() in a country that writes 0,5 reads and writes the same text. */
+static void a_comma_for_a_point(void **state)
+{
+	char dir[] = "/tmp/weft-locale-XXXXXX", command[160];
+
+	if (!mkdtemp(dir))
+		skip();
+	snprintf(command, sizeof command, "localedef -i de_DE -f UTF-8 --no-archive %s/de_DE.UTF-8 2> /dev/null", dir);
+	setenv("LOCPATH", dir, 1);
+	bool comma = !system(command) && setlocale(LC_NUMERIC, "de_DE.UTF-8");
+	if (comma) {
+		struct made a;
+		assert_string_equal(localeconv()->decimal_point, ",");
+		numbers_survive(state);
+		parse(&a, "$x : f32[T,8]\n%0 = scale $x by=0.5\nout y = %0\n");
+		assert_true(a.g->out[0].t->attr[0] == 0.5);
+		wf_arena_free(a.arena);
+	}
+	setlocale(LC_NUMERIC, "C");
+	snprintf(command, sizeof command, "rm -r %s", dir);
+	if (system(command) || !comma)
+		skip();
 }
 
 /* Nested operands, comments, blank lines, types left out: what a person writes by hand. */
@@ -357,6 +382,7 @@ int main(void)
 		cmocka_unit_test(a_bare_graph_is_the_identity),
 		cmocka_unit_test(a_dump_goes_on),
 		cmocka_unit_test(numbers_survive),
+		cmocka_unit_test(a_comma_for_a_point),
 		cmocka_unit_test(hand_written),
 		cmocka_unit_test(a_kernel_of_ones_own),
 		cmocka_unit_test(equal_nodes_are_one),
