@@ -4,9 +4,7 @@
 #: make check-cuda  run every test that needs a GPU
 #: make tests fuzz  only build them: build/tests/NAME, build/fuzz/NAME
 #: make install     PREFIX=/usr/local DESTDIR=
-ifeq ($(origin CC),default)
-CC      := gcc
-endif
+CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
 SAN     ?=
 PREFIX  ?= /usr/local
 CUDA    ?= $(firstword $(wildcard /usr/local/cuda) $(CUDA_HOME))
@@ -40,6 +38,11 @@ ISA_plain  := -O3
 BIN     := $(if $(SAN),$B/weft,weft)
 all: $(BIN) $B/libweft.a $B/libweft.so
 
+# Other flags, other objects (make RELEASE=1 after make); but what is built is what gets installed, and -n writes nothing.
+FLAGS   := $(CC) $(CFLAGS) $(CUDA)
+KEEP    := $(filter install,$(MAKECMDGOALS))$(findstring n,$(firstword -$(MAKEFLAGS)))
+$(if $(and $(KEEP),$(wildcard $B/flags)),,$(shell mkdir -p $B; echo '$(FLAGS)' | cmp -s - $B/flags || echo '$(FLAGS)' > $B/flags))
+$(OBJ) $(TOOLS:%.c=$B/%.o) $(UNITS): $B/flags
 $(BIN): $(TOOLS:%.c=$B/%.o) $B/libweft.a
 	$(CC) $(CFLAGS) $(LDFLAGS) -rdynamic -o $@ $(TOOLS:%.c=$B/%.o) -Wl,--whole-archive $B/libweft.a -Wl,--no-whole-archive $(LIBS) $(EDIT)
 	@$(if $(CUDA),,echo 'no CUDA toolkit found: $@ runs on the CPU only')
@@ -94,26 +97,23 @@ tests: $(UNITS)
 demo check check-cuda:
 	@SAN=$(SAN) sh tests/$@.sh
 
-INST    := $(DESTDIR)$(PREFIX)
+INST    := '$(DESTDIR)$(PREFIX)'
 install: $(BIN) $B/libweft.a $B/libweft.so
-	for d in graph ops models backends; do install -d $(INST)/include/weft/$$d; done
+	for d in graph ops models backends; do install -d $(INST)/include/weft/$$d && install -m 644 $$d/*.h $(INST)/include/weft/$$d/ || exit; done
 	install -d $(INST)/bin $(INST)/lib/pkgconfig $(INST)/share/man/man1 $(INST)/share/weft
 	install $(BIN) $(INST)/bin/weft
-	$(abspath $(BIN)) man > $(INST)/share/man/man1/weft.1
+	'$(abspath $(BIN))' man > $(INST)/share/man/man1/weft.1
 	install -m 644 $B/libweft.a $(INST)/lib/
 	install $B/libweft.so $(INST)/lib/libweft.so.0
 	ln -sf libweft.so.0 $(INST)/lib/libweft.so
-	for d in graph ops models; do install -m 644 $$d/*.h $(INST)/include/weft/$$d/; done
 	install -m 644 models/example/*.c $(INST)/share/weft/
-	install -m 644 backends/backend.h $(INST)/include/weft/backends/
 	sed 's|@PREFIX@|$(PREFIX)|' tools/weft.pc.in > $(INST)/lib/pkgconfig/weft.pc
 	@[ -n "$(DESTDIR)" ] || ldconfig 2> /dev/null || true
 
 help:
 	@sed -n 's/^#: //p' Makefile
 
-clean:
-	rm -rf build build-san weft
+clean: ; rm -rf build build-san weft
 
 .PHONY: all clean fuzz tests demo check check-cuda install help
 -include $(shell find $B -name '*.d' -type f 2>/dev/null)
