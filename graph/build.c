@@ -268,9 +268,13 @@ wf_tensor *wf_weight(wf_graph *g, int ndim, const int64_t *dim, const char *fmt,
 			text_dims(want, sizeof want, ndim, dim), text_dims(have, sizeof have, blob.ndim, blob.dim));
 		return &g->dummy;
 	}
-	if ((unsigned)blob.dtype >= WF_NDTYPE || dim[ndim - 1] % wf_dtypes[blob.dtype].block) {
-		wf_fail(g->err, "weight %s: rows of %lld values in a type this build does not read or whose "
-			"blocks do not divide them", name, (long long)dim[ndim - 1]);
+	if ((unsigned)blob.dtype >= WF_NDTYPE) {
+		wf_fail(g->err, "weight %s: of type %s, which nothing here reads", name, blob.type ? blob.type : "unknown");
+		return &g->dummy;
+	}
+	if (dim[ndim - 1] % wf_dtypes[blob.dtype].block) {
+		wf_fail(g->err, "weight %s: rows of %lld values, no multiple of the %d of a %s block", name,
+			(long long)dim[ndim - 1], wf_dtypes[blob.dtype].block, wf_dtypes[blob.dtype].name);
 		return &g->dummy;
 	}
 	return leaf(g, &wf_op_weight, blob.dtype, ndim, dim, name);

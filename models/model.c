@@ -177,6 +177,7 @@ static int open_config(wf_model *m, wf_error *err, const char *json, size_t byte
 static int open_dir_config(struct opened *o, wf_error *err)
 {
 	wf_model *m = &o->model;
+	struct wf_blob head;
 	char *text;
 	size_t bytes;
 	int found = read_optional(m, err, "config.json", MAXJSON, &text, &bytes);
@@ -190,8 +191,11 @@ static int open_dir_config(struct opened *o, wf_error *err)
 		return -1;
 	if (weights_from_dir(m->arena, err, m->path, o->copy, m->arch->names, &o->weights) < 0)
 		return -1;
-	if (o->weights.nmap)
-		use_weights(o);
+	if (!o->weights.nmap)
+		return 0;
+	use_weights(o);
+	if (m->config.untied && m->weights->find(m->weights, "output.weight", &head) < 0)
+		return wf_fail(err, "config.json: tie_word_embeddings is false, but the files hold no output.weight (lm_head)");
 	return 0;
 }
 

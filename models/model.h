@@ -119,6 +119,7 @@ struct wf_config {
 	int act;                              /* enum wf_activation */
 	double eps;
 	bool tied;                            /* the head is the embedding */
+	bool untied;                          /* the file says it is not */
 	bool qkv_bias, out_bias, mlp_bias;
 	/* rope */
 	double theta;

@@ -122,8 +122,11 @@ static int read_row(const struct config_source *s, const struct wf_key *row, con
 			return 0;
 		}
 	}
-	if (isnan(row->absent) && keys)
-		return wf_fail(s->err, "%s: %s%s is missing", s->file, s->prefix, keys);
+	if (isnan(row->absent) && keys) {
+		size_t n = strcspn(keys, " ");
+		return wf_fail(s->err, "%s: %s%.*s is missing%s%s%s", s->file, s->prefix, (int)n, keys,
+			keys[n] ? " (or any of:" : "", keys + n, keys[n] ? ")" : "");
+	}
 	/* null says that there is none, where the family would otherwise have one */
 	store(c, row, isnan(row->absent) || (none && row->min <= 0) ? 0 : row->absent);
 	return 0;

@@ -65,6 +65,13 @@ static const char *word(const struct from *f, const char *path)
 	return json_string_value(lookup(f, path));
 }
 
+static bool is_object_or_none(const struct from *f, const char *key)
+{
+	const json_t *v = lookup(f, key);
+
+	return !v || json_is_object(v);
+}
+
 static struct from open_doc(const json_t *top)
 {
 	struct from f = {.top = top, .text = json_object_get(top, "text_config")};
@@ -390,6 +397,7 @@ static int read_doc(wf_arena *arena, wf_error *err, const struct from *f, const 
 	struct config_source source = {err, "config.json", "", f, get};
 
 	c->act = arch->act;
+	c->untied = json_is_false(lookup(f, "tie_word_embeddings"));
 	if (check_quantised(f, err) < 0 || config_rows(&source, arch, c) < 0 || read_name(f, arena, err, c) < 0)
 		return -1;
 	if (read_activation(f, err, c) < 0 || read_dtype(f, err, c) < 0 || read_rope(f, arena, err, c) < 0 ||
@@ -413,6 +421,8 @@ int config_from_json(wf_arena *arena, wf_error *err, const char *json, size_t by
 	struct from f = open_doc(doc);
 	if (!json_is_object(doc))
 		wf_fail(err, "config.json: expected an object");
+	else if (!is_object_or_none(&f, "rope_scaling") || !is_object_or_none(&f, "rope_parameters"))
+		wf_fail(err, "config.json: rope_scaling and rope_parameters: expected an object or null");
 	else if ((*arch = only ? only : find_arch(&f, err)))
 		rc = read_doc(arena, err, &f, *arch, c);
 	json_decref(doc);

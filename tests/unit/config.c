@@ -304,7 +304,7 @@ static void bad_documents(void **state)
 		{"config.json: line 1", "{"},
 		{"expected an object", "[]"},
 		{"key \"a\" appears twice", "{\"a\":1,\"a\":2}"},
-		{"hidden_size n_embd d_model is missing", "{\"vocab_size\":1}"},
+		{"hidden_size is missing (or any of: n_embd d_model)", "{\"vocab_size\":1}"},
 		{"vocab_size is missing", "{\"hidden_size\":4,\"n_layer\":1,\"n_head\":1}"},
 		{"hidden_size is 0, expected an integer from 1 to 1048576", "{\"vocab_size\":1,\"hidden_size\":0}"},
 		{"hidden_size is -1, expected", "{\"vocab_size\":1,\"hidden_size\":-1}"},
@@ -325,6 +325,7 @@ static void bad_documents(void **state)
 		{"rope_theta is 0, expected", BASE ",\"rope_theta\":0}"},
 		{"rope_type \"magic\" is not supported", BASE ",\"rope_scaling\":{\"rope_type\":\"magic\"}}"},
 		{"without a factor", BASE ",\"rope_scaling\":{\"rope_type\":\"linear\"}}"},
+		{"expected an object or null", BASE ",\"rope_scaling\":5}"},
 		{"has a factor but no rope_type", BASE ",\"rope_scaling\":{\"factor\":2}}"},
 		{"rope.factor is -1", BASE ",\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":-1}}"},
 		{"expected 0 < low < high", BASE ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":2,"

@@ -89,6 +89,22 @@ static void a_directory(void **state)
 	unlink(path_of("generation_config.json"));
 }
 
+/* What is said to have a head of its own does not run with the embedding for one. */
+static void a_missing_head(void **state)
+{
+	static const char whole[] = TINY_CONFIG, said[] = "\"tie_word_embeddings\":";
+	const char *at = strstr(whole, said) + strlen(said);
+	char config[sizeof whole + 1];
+	wf_error err = {0};
+
+	(void)state;
+	write_directory();
+	snprintf(config, sizeof config, "%.*sfalse%s", (int)(at - whole), whole, at + strlen("true"));
+	write_text("config.json", config);
+	assert_null(wf_model_open(&err, folder, NULL, 0));
+	assert_non_null(strstr(err.text, "tie_word_embeddings is false, but"));
+}
+
 static void a_config_alone(void **state)
 {
 	wf_error err = {0};
@@ -160,6 +176,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_directory),
+		cmocka_unit_test(a_missing_head),
 		cmocka_unit_test(a_config_alone),
 		cmocka_unit_test(a_gguf),
 		cmocka_unit_test(templates),
