@@ -12,10 +12,10 @@ import time
 weft, model, folder = sys.argv[1:]
 
 
-def start(*options):
+def start(*options, state=folder, home=folder):
     pid, fd = pty.fork()
     if pid == 0:
-        os.environ.update(TERM="xterm", LC_ALL="C.UTF-8", XDG_STATE_HOME=folder)
+        os.environ.update(TERM="xterm", LC_ALL="C.UTF-8", XDG_STATE_HOME=state, HOME=home)
         os.execv(weft, [weft, "chat", "-m", model, "--chat-template", "chatml", "--temp", "0", *options])
     return pid, fd
 
@@ -81,6 +81,13 @@ os.write(fd, b"\x15\x04")
 ends(pid)
 assert "Hello" in open(folder + "/weft/history").read()
 assert os.stat(folder + "/weft/history").st_mode & 0o77 == 0
+
+# a home that is not there is not made
+pid, fd = start("-n", "2", state="", home=folder + "/nonexistent")
+until(fd, b"> ")
+os.write(fd, b"/exit\r")
+ends(pid)
+assert not os.path.exists(folder + "/nonexistent")
 
 # Ctrl-C during run: the text so far, exit code 130
 pid = os.fork()

@@ -122,8 +122,8 @@ int unknown_command(const char *name)
 
 	for (int c = 0; c < NCOMMAND; c++)
 		near_offer(&near, commands[c].name);
-	fprintf(stderr, "weft: unknown command '%s'", name);
-	if (near.name)
+	fprintf(stderr, *name == '-' ? "weft: expected a command before %s" : "weft: unknown command '%s'", name);
+	if (near.name && *name != '-')
 		fprintf(stderr, "; the nearest is '%s'", near.name);
 	fputs(". 'weft help' lists them.\n", stderr);
 	return WEFT_USAGE;

@@ -57,23 +57,6 @@ static int next_key(EditLine *edit, wchar_t *key)
 	}
 }
 
-/* $XDG_STATE_HOME/weft/history, its folders made; "" when there is no home. */
-static void find_history(char *out, size_t cap)
-{
-	const char *xdg = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
-
-	out[0] = 0;
-	if (xdg && *xdg == '/')
-		snprintf(out, cap, "%s/weft/history", xdg);
-	else if (home)
-		snprintf(out, cap, "%s/.local/state/weft/history", home);
-	for (char *slash = out[0] ? strchr(out + 1, '/') : NULL; slash; slash = strchr(slash + 1, '/')) {
-		*slash = 0;
-		mkdir(out, 0700);
-		*slash = '/';
-	}
-}
-
 void lines_open(struct lines *l)
 {
 	HistEvent event;
@@ -87,7 +70,10 @@ void lines_open(struct lines *l)
 	el_set(l->edit, EL_PROMPT, show_prompt);
 	el_set(l->edit, EL_EDITOR, "emacs");
 	el_set(l->edit, EL_GETCFN, next_key);
-	find_history(l->history_path, sizeof l->history_path);
+	if (user_path(l->history_path, sizeof l->history_path, "XDG_STATE_HOME", ".local/state", "weft/history"))
+		make_parents(l->history_path);
+	else
+		l->history_path[0] = 0;
 	if (l->history) {
 		history(l->history, &event, H_SETSIZE, MAXHISTORY);
 		history(l->history, &event, H_SETUNIQUE, 1);

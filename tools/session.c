@@ -267,17 +267,9 @@ int session_plan(struct session *s, const struct wf_sizes *sizes, const char *st
 
 static const char *cache_dir(const struct options *o, char *out, size_t cap)
 {
-	const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-
 	if (o->cache)
 		return o->cache;
-	if (xdg && *xdg == '/')
-		snprintf(out, cap, "%s/weft", xdg);
-	else if (home)
-		snprintf(out, cap, "%s/.cache/weft", home);
-	else
-		return NULL;
-	return out;
+	return user_path(out, cap, "XDG_CACHE_HOME", ".cache", "weft") ? out : NULL;
 }
 
 int session_runner(struct session *s, const struct wf_sizes *sizes, bool profile)

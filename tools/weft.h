@@ -122,6 +122,12 @@ extern int interrupt_fd;                              /* readable from Ctrl-C un
 void catch_interrupt(bool again);                     /* again: every time; else a second one ends the program */
 void forget_interrupt(void);
 
+/* ---- folders.c: where this user's files lie ----------------------------------------------------------- */
+
+/* $VARIABLE/name, or below the home; false when there is neither, or no room. */
+bool user_path(char *out, size_t cap, const char *variable, const char *below_home, const char *name);
+void make_parents(char *path);                             /* its folders, as far as that can be */
+
 /* ---- session.c: from options to a model, a plan and a runner ------------------------------------------ */
 
 struct session {

@@ -32,6 +32,7 @@ check "unknown command" says "unknown command 'walk'" 2 $weft walk
 check "a command's nearest name" says "unknown command 'rnu'; the nearest is 'run'" 2 $weft rnu
 check "help's nearest name" says "unknown command 'plann'; the nearest is 'plan'" 2 $weft help plann
 check "unknown option" says "unknown option --wings" 2 $weft run --wings
+check "an option first" says "expected a command before -m" 2 $weft -m x
 check "an option's nearest name" says "unknown option --topk; the nearest is --top-k" 2 $weft run --topk 3
 check "of this command alone" says "unknown option --gup=h200; the nearest is --gpu" 2 $weft plan --gup=h200
 check "the beginning of several" says "--top could be --top-k, --top-p" 2 $weft run --top 3
