@@ -262,15 +262,31 @@ static void print_head(const struct bench *b)
 	puts("|---------|--------:|----------------|---------------:|");
 }
 
+/* A name with a comma or a quote stands in quotes, as RFC 4180 has it. */
+static void print_field(const char *name)
+{
+	bool quoted = strpbrk(name, ",\"\n");
+
+	if (quoted)
+		putchar('"');
+	for (; *name; name++) {
+		if (*name == '"')
+			putchar('"');
+		putchar(*name);
+	}
+	fputs(quoted ? "\"," : ",", stdout);
+}
+
 static void print_test(const struct bench *b, const struct test *t)
 {
 	char name[64];
 
 	test_name(t, name);
-	if (!strcmp(format_of(b->o), "csv"))
-		printf("%s,%s,%s,%lld,%s,%.2f,%.2f\n", model_name(b->s), wf_dtypes[b->s->model->config.dtype].name,
+	if (!strcmp(format_of(b->o), "csv")) {
+		print_field(model_name(b->s));
+		printf("%s,%s,%lld,%s,%.2f,%.2f\n", wf_dtypes[b->s->model->config.dtype].name,
 			b->s->backend->name, threads_of(b->o), name, t->mean, t->deviation);
-	else if (!strcmp(format_of(b->o), "md"))
+	} else if (!strcmp(format_of(b->o), "md"))
 		printf("| %-7s | %7lld | %-14s | %8.2f ± %.2f |\n", b->s->backend->name, threads_of(b->o), name, t->mean,
 			t->deviation);
 	fflush(stdout);

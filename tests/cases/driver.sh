@@ -159,6 +159,11 @@ tests = json.load(sys.stdin)[\"tests\"]
 assert [t[\"test\"] for t in tests] == [\"pp8\", \"tg4\", \"pp8 x2\", \"tg4 x2\"]
 assert all(t[\"tok_s\"] > 0 and sum(k[\"n\"] for k in t[\"kernels\"]) == 12 for t in tests)'"
 check "bench as a table" sh -c "$weft bench -m $golden -p 8 -n 0 -r 1 | grep -q 'rmsnorm+matmul+rope+cache'"
+ln -s "$(realpath $golden)" "$tmp/a,\"b"
+check "bench as CSV" sh -c "$weft bench -m '$tmp/a,\"b' -p 8 -n 0 -r 1 --format csv | python3 -c '
+import csv, sys
+head, row = csv.reader(sys.stdin)
+assert len(head) == len(row) and row[0].endswith(\"a,\" + chr(34) + \"b\")'"
 check "bench without a file" sh -c "$weft bench -m $golden/config.json --random-weights -p 8 -n 4 -r 1 --no-profile | grep -q tg4"
 check "and says what it weighs" sh -c "$weft bench -m $golden/config.json --random-weights -p 8 -n 0 -r 1 --no-profile | grep -q '504.62 KiB'"
 check "vectors of quantised shapes stay f32" sh -c "$weft dump -m tests/configs/llama-3-8b.json --wtype q4_k --stage build |
