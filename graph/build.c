@@ -330,6 +330,17 @@ static int check_operands(wf_graph *g, const wf_op *op, wf_tensor *const *in, in
 	return 0;
 }
 
+/* Shape rules convert attributes to integers, which no NaN survives. */
+static int check_attributes(wf_graph *g, const wf_op *op, const double *attr)
+{
+	struct wf_attr_info info;
+
+	for (int k = 0; !wf_attr_info(op, k, &info); k++)
+		if (attr[k] != attr[k])
+			return wf_fail(g->err, "%s: %.*s is not a number (%s)", op->name, (int)info.len, info.name, g->scope);
+	return 0;
+}
+
 wf_tensor *wf_node(wf_graph *g, const wf_op *op, wf_tensor *const *in, int nin, const double *attr)
 {
 	wf_tensor t = {.op = op, .nin = nin, .dtype = g->act, .g = g, .constant = !op->state};
@@ -342,6 +353,8 @@ wf_tensor *wf_node(wf_graph *g, const wf_op *op, wf_tensor *const *in, int nin, 
 	}
 	if (attr)
 		memcpy(t.attr, attr, sizeof t.attr);
+	if (check_attributes(g, op, t.attr))
+		return &g->dummy;
 	if (nin) {
 		t.ndim = in[0]->ndim;
 		memcpy(t.dim, in[0]->dim, sizeof t.dim);

@@ -2,14 +2,20 @@
  * What it yields is a handle: the sequence's keys and values up to and with this step. */
 #include "ops/ops.h"
 
+enum { LAYER, WINDOW };
+
 static int shape(wf_graph *g, wf_tensor *y)
 {
 	const wf_tensor *k = y->in[0], *v = y->in[1], *pos = y->in[2];
+	double layer = y->attr[LAYER], window = y->attr[WINDOW];
 
 	if (k->ndim != 3 || v->ndim != 3 || k->dim[0] != v->dim[0] || k->dim[1] != v->dim[1])
 		return wf_fail(g->err, "cache: expected keys [tokens, heads, n] and values [tokens, heads, m] (%s)", g->scope);
 	if (pos->dtype != WF_I32 || pos->ndim != 1 || pos->dim[0] != k->dim[0])
 		return wf_fail(g->err, "cache: expected one i32 position per token (%s)", g->scope);
+	if (layer < 0 || layer > INT32_MAX || window < 0 || window > INT32_MAX)
+		return wf_fail(g->err, "cache: layer %g with a window of %g, expected none below 0 or above 2^31 - 1 (%s)",
+			layer, window, g->scope);
 	y->dtype = g->kvtype;
 	return 0;
 }
