@@ -7,6 +7,8 @@ enum { SCALE, WINDOW, SOFTCAP, ALIBI, NHEAD, HEAD0 };
 static int shape(wf_graph *g, wf_tensor *y)
 {
 	const wf_tensor *q = y->in[0], *kv = y->in[1], *pos = y->in[2];
+	int at = wf_attr_index(kv->op, "window");
+	double window = y->attr[WINDOW], kept = at < 0 ? 0 : kv->attr[at];
 
 	if (!kv->op->state || q->ndim != 3)
 		return wf_fail(g->err, "attend: expected queries [tokens, heads, n] and a cache (%s)", g->scope);
@@ -18,6 +20,8 @@ static int shape(wf_graph *g, wf_tensor *y)
 	if (y->nin > 3 && (y->in[3]->ndim != 1 || y->in[3]->dim[0] != q->dim[1]))
 		return wf_fail(g->err, "attend: %lld sinks for %lld heads (%s)", (long long)y->in[3]->dim[0],
 			(long long)q->dim[1], g->scope);
+	if (kept > 0 && (window <= 0 || window > floor(kept)))
+		return wf_fail(g->err, "attend: a window of %g, the cache keeps the last %g (%s)", window, floor(kept), g->scope);
 	y->dim[2] = kv->in[1]->dim[2];
 	return 0;
 }

@@ -277,6 +277,8 @@ static const struct { const char *text, *where, *what; } bad[] = {
 	{HEAD "%0 = lane $x of=2 at=0 block=nan\n", "line 3", "lane: block is not a number"},
 	{HEAD "%0 = route $x k=1 groups=0.5 group_k=1\n", "line 3", "of 0.5 groups of 8 experts"},
 	{HEAD "$p : i32[T]\n%0 = heads $x n=2\n%1 = cache %0 %0 $p layer=0 window=1e300\n", "line 5", "a window of 1e+300"},
+	{HEAD "$p : i32[T]\n%0 = heads $x n=2\n%1 = cache %0 %0 $p layer=0 window=3\n%2 = attend %0 %1 $p window=4\n",
+	 "line 6", "a window of 4, the cache keeps the last 3"},
 	{HEAD "%0 = silu ($x\n", "line 3", "expected a name"},
 	{HEAD "%0 = silu (silu $x\n", "line 3", "expected ')'"},
 	{HEAD "%0 = const [[1 2][3]]\n", "line 3", "ragged"},
