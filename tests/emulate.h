@@ -1,15 +1,19 @@
 /* emulate.h - CUDA's words for a C++ compiler: a thread block as fibers of one CPU thread.
  *
- * Pages compile with this in front instead of ptx.cuh.  Blocks run one after the other, threads until
- * they wait for each other, so what a kernel computes is tested, what it races for is not.  Copies into
- * shared memory arrive when they are waited for, never before; shared memory starts as NaNs; vectors at
- * the wrong address end the process (-fsanitize=alignment). */
-#include <cmath>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <vector>
+ * Pages compile with this in front instead of ptx.cuh and of wgmma.cuh's assembler.  Blocks run one after
+ * the other, threads until they wait for each other, so what a kernel computes is tested, what it races
+ * for only in part.  Copies into shared memory and Hopper's products happen when they are waited for,
+ * never before; with EMULATE_EAGER=1 at once.  Shared memory starts as NaNs (templates' variables do
+ * not), and what lies behind the launch's share may not change; vectors at the wrong address end the
+ * process (-fsanitize=alignment).
+ *
+ * C's headers as they are: C++'s own take most of a page's compilation. */
+#define _GLIBCXX_INCLUDE_NEXT_C_HEADERS 1
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #define __CUDACC__ 1
 #define __device__
@@ -18,7 +22,9 @@
 #define __align__(n) __attribute__((aligned(n)))
 #define __launch_bounds__(...)
 #define __grid_constant__
+#define __shared__ static __attribute__((section("emu_shared")))
 #define PTX_CUH
+#define WGMMA_PTX
 
 typedef unsigned char byte;
 typedef unsigned long long wide;
@@ -37,28 +43,57 @@ static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
 static inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
-enum { EMU_SMEM = 232448, EMU_STACK = 64 << 10, EMU_PATIENCE = 200000000 };
-__align__(1024) byte smem[EMU_SMEM];
+enum { EMU_SMEM = 232448, EMU_REDZONE = 4096, EMU_BASE = 1024 + 128, EMU_STACK = 64 << 10, EMU_PATIENCE = 200000000 };
+__align__(1024) byte smem[EMU_SMEM + EMU_REDZONE];
+static __attribute__((section("emu_shared"), used)) int emu_shared_word;    /* there is such a section */
+extern "C" byte __start_emu_shared[], __stop_emu_shared[];
 
 /* ---- fibers: the stack pointer and what the ABI keeps ---- */
 
 struct emu_dim { unsigned x, y, z; };
-struct emu_copy { void *to; const void *from; int n; };
+struct emu_copy { void *to; const void *from; int n; unsigned group; };
+struct emu_product { float *d; int columns; const unsigned *a; wide at, b; bool more, half; unsigned group; };
+
+template <typename T> struct emu_queue {      /* what was asked for and has not happened; groups that were closed */
+	T *item;
+	int n, room;
+	unsigned group;
+
+	void add(T x)
+	{
+		if (n == room)
+			item = (T *)realloc(item, sizeof(T) * (room = room * 2 + 64));
+		x.group = group;
+		item[n++] = x;
+	}
+	template <typename F> void wait(int most, F happens)
+	{
+		int k = 0;
+		for (; k < n && (int)(group - item[k].group) > most; k++)
+			happens(item[k]);
+		memmove(item, item + k, sizeof(T) * (n -= k));
+	}
+};
 
 struct emu_fiber {
 	void *sp;
 	emu_dim id;
 	bool done;
+	const unsigned *until;                /* NULL, or it waits until this has come so far */
+	unsigned value;
 	unsigned met;                         /* how often its warp has come together */
-	std::vector<std::vector<emu_copy>> group;
-	std::vector<emu_copy> open;
+	emu_queue<emu_copy> copies;
+	emu_queue<emu_product> products;
+	char *stack;
 };
 
 struct emu_warp { unsigned come[2]; wide data[2][32][8]; };
 
 static emu_dim blockIdx, gridDim, blockDim;
-static std::vector<emu_fiber> emu_fibers;
-static std::vector<emu_warp> emu_warps;
+static emu_fiber emu_fibers[1024];
+static emu_warp emu_warps[32];
+static unsigned emu_threads, emu_bytes;
+static bool emu_eager;
 static emu_fiber *emu_now;
 static void *emu_main;
 static unsigned emu_waiting, emu_alive, emu_barriers;
@@ -77,23 +112,48 @@ static void emu_die(const char *why)
 	abort();
 }
 
+static bool emu_ready(const emu_fiber *f)
+{
+	return !f->done && (!f->until || (int)(*f->until - f->value) >= 0);
+}
+
+static void emu_go(emu_fiber *f)
+{
+	emu_fiber *me = emu_now;
+
+	if (f == me)
+		return;
+	emu_now = f;
+	emu_switch(&me->sp, f->sp);
+}
+
+/* Whoever waits for its warp lets that go on, all others whoever is next. */
 static void emu_next()
 {
 	emu_fiber *me = emu_now;
-	size_t n = emu_fibers.size();
+	unsigned at = me->id.x;
 	void *gone;
 
-	for (size_t k = 1; k <= n; k++) {
-		emu_fiber *f = &emu_fibers[(me->id.x + k) % n];
-		if (f->done)
-			continue;
-		if (f != me) {
-			emu_now = f;
-			emu_switch(&me->sp, f->sp);
-		}
-		return;
+	if (me->until && me->until != &emu_barriers)
+		for (unsigned k = 1; k < 32; k++)
+			if (emu_ready(&emu_fibers[at / 32 * 32 + (at + k) % 32]))
+				return emu_go(&emu_fibers[at / 32 * 32 + (at + k) % 32]);
+	for (unsigned k = 0; k < emu_threads; k++) {
+		at = at + 1 < emu_threads ? at + 1 : 0;
+		if (emu_ready(&emu_fibers[at]))
+			return emu_go(&emu_fibers[at]);
 	}
+	if (emu_alive)
+		emu_die("all wait for each other");
 	emu_switch(&gone, emu_main);
+}
+
+static void emu_wait(const unsigned *until, unsigned value)
+{
+	emu_now->until = until;
+	emu_now->value = value;
+	emu_next();
+	emu_now->until = nullptr;
 }
 
 static void emu_spin()
@@ -103,44 +163,56 @@ static void emu_spin()
 	emu_next();
 }
 
+static void emu_release()
+{
+	emu_waiting = 0;
+	emu_barriers++;
+	emu_idle = 0;
+}
+
 static void emu_entry()
 {
 	emu_body(emu_params);
 	emu_now->done = true;
-	emu_alive--;
+	if (--emu_alive && emu_waiting == emu_alive)
+		emu_release();
 	emu_next();
 	abort();
 }
 
-static void emu_start(emu_fiber *f, char *stack)
+static void emu_start(emu_fiber *f, unsigned i)
 {
-	void **sp = (void **)(stack + EMU_STACK - 64);
+	if (!f->stack)
+		f->stack = (char *)aligned_alloc(64, EMU_STACK);
+	void **sp = (void **)(f->stack + EMU_STACK - 64);
 
 	*--sp = nullptr;
 	*--sp = (void *)emu_entry;
-	for (int i = 0; i < 6; i++)
+	for (int k = 0; k < 6; k++)
 		*--sp = nullptr;
 	f->sp = sp;
+	f->id = {i, 0, 0};
+	f->done = false;
+	f->until = nullptr;
+	f->met = 0;
+	f->copies.n = f->products.n = 0;
 }
 
-static void emu_block(unsigned threads)
+static void emu_block()
 {
-	static std::vector<char *> stacks;
-
-	memset(smem, 0xff, sizeof smem);
-	emu_fibers.assign(threads, emu_fiber());
-	emu_warps.assign((threads + 31) / 32, emu_warp());
-	while (stacks.size() < threads)
-		stacks.push_back((char *)aligned_alloc(64, EMU_STACK));
-	for (unsigned i = 0; i < threads; i++) {
-		emu_fibers[i].id = {i, 0, 0};
-		emu_start(&emu_fibers[i], stacks[i]);
-	}
+	memset(smem, 0xff, emu_bytes + EMU_REDZONE);
+	memset(__start_emu_shared, 0xff, __stop_emu_shared - __start_emu_shared);
+	memset(emu_warps, 0, sizeof emu_warps);
+	for (unsigned i = 0; i < emu_threads; i++)
+		emu_start(&emu_fibers[i], i);
 	emu_waiting = 0;
-	emu_alive = threads;
+	emu_alive = emu_threads;
 	emu_idle = 0;
 	emu_now = &emu_fibers[0];
 	emu_switch(&emu_main, emu_now->sp);
+	for (unsigned i = 0; i < EMU_REDZONE; i++)
+		if (smem[emu_bytes + i] != 0xff)
+			emu_die("it wrote past its shared memory");
 }
 
 template <typename A> struct emu_kernel {
@@ -149,17 +221,20 @@ template <typename A> struct emu_kernel {
 };
 template <typename A> void (*emu_kernel<A>::f)(A);
 
-template <typename A> static void emu_run(void (*f)(A), const void *params, const unsigned *grid, const unsigned *block)
+template <typename A> static void emu_run(void (*f)(A), const void *params, const unsigned *grid, const unsigned *block, unsigned bytes)
 {
 	emu_kernel<A>::f = f;
 	emu_body = emu_kernel<A>::body;
 	emu_params = params;
+	emu_eager = getenv("EMULATE_EAGER") != nullptr;
+	emu_threads = block[0];
+	emu_bytes = bytes;
 	gridDim = {grid[0], grid[1], 1};
 	blockDim = {block[0], 1, 1};
 	for (unsigned y = 0; y < grid[1]; y++)
 		for (unsigned x = 0; x < grid[0]; x++) {
 			blockIdx = {x, y, 0};
-			emu_block(block[0]);
+			emu_block();
 		}
 }
 
@@ -167,16 +242,10 @@ template <typename A> static void emu_run(void (*f)(A), const void *params, cons
 
 static inline void __syncthreads()
 {
-	unsigned before = emu_barriers;
-
-	emu_waiting++;
-	while (emu_barriers == before && emu_waiting < emu_alive)
-		emu_spin();
-	if (emu_barriers == before) {
-		emu_waiting = 0;
-		emu_barriers++;
-		emu_idle = 0;
-	}
+	if (++emu_waiting == emu_alive)
+		emu_release();
+	else
+		emu_wait(&emu_barriers, emu_barriers + 1);
 }
 
 static inline emu_warp *emu_meet(const void *p, int bytes)
@@ -188,9 +257,8 @@ static inline emu_warp *emu_meet(const void *p, int bytes)
 	me->met++;
 	if (bytes)
 		memcpy(w->data[side][me->id.x % 32], p, bytes);
-	w->come[side]++;
-	while (w->come[side] < want)
-		emu_spin();
+	if (++w->come[side] < want)
+		emu_wait(&w->come[side], want);
 	emu_idle = 0;
 	return w;
 }
@@ -289,28 +357,25 @@ static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned pick)
 
 static inline float emu_half(unsigned short h)
 {
-	int e = h >> 10 & 31, m = h & 1023;
-	float y = e == 31 ? (m ? NAN : INFINITY) : e ? ldexpf(1 + m / 1024.f, e - 15) : ldexpf(m / 1024.f, -14);
+	float y = __uint_as_float((unsigned)(h & 0x7fff) << 13) * 0x1p112f;
 
+	y = (h & 0x7c00) == 0x7c00 ? h & 0x3ff ? NAN : INFINITY : y;
 	return h >> 15 ? -y : y;
 }
 
 static inline unsigned short emu_to_half(float x)
 {
-	unsigned short sign = std::signbit(x) ? 0x8000 : 0;
-	int e;
+	unsigned u = __float_as_uint(x), sign = u >> 31 << 15;
 
 	if (x != x)
 		return 0x7fff;
 	x = fabsf(x);
 	if (x >= 65520)
 		return sign | 0x7c00;
-	if (x == 0)
-		return sign;
-	frexpf(x, &e);
-	e = e - 1 < -14 ? -14 : e - 1;
-	unsigned m = (unsigned)nearbyintf(ldexpf(x, 10 - e));
-	return sign | (unsigned short)(e == -14 ? m : ((e + 15) << 10) + (m - 1024));
+	if (x < 0x1p-14f)                     /* a multiple of the least half there is */
+		return sign | (unsigned)nearbyintf(x * 0x1p24f);
+	u = __float_as_uint(x) - (112u << 23);
+	return sign | (u + 0xfff + (u >> 13 & 1)) >> 13;
 }
 
 static inline unsigned short emu_to_bf16(float x)
@@ -357,20 +422,24 @@ template <typename T> static inline void mma(float (&d)[4], const unsigned (&a)[
 	}
 }
 
-static inline size_t __cvta_generic_to_shared(const void *p) { return (const byte *)p - smem; }
-static inline size_t __cvta_generic_to_global(const void *p) { return (size_t)p; }
-static inline unsigned shared_at(const void *p) { return (unsigned)((const byte *)p - smem); }
+/* Addresses in shared memory: smem's first is a multiple of what its declaration says and of no more. */
+static inline unsigned shared_at(const void *p) { return (unsigned)((const byte *)p - smem) + EMU_BASE; }
+static inline byte *emu_shared(unsigned at, unsigned bytes)
+{
+	if (at % bytes || at < EMU_BASE || at - EMU_BASE + bytes > emu_bytes)
+		emu_die("a wrong address in shared memory");
+	return smem + (at - EMU_BASE);
+}
 
 static inline void emu_ldmatrix(unsigned (&r)[4], unsigned at, bool turned)
 {
 	unsigned side = emu_now->met & 1;
 	int g = emu_lane() / 4, c = emu_lane() % 4;
 
-	if (at % 16 || at > EMU_SMEM - 16)
-		emu_die("ldmatrix at a wrong address");
+	emu_shared(at, 16);
 	emu_warp *w = emu_meet(&at, sizeof at);
 	for (int m = 0; m < 4; m++) {
-		auto row = [&](int i) { unsigned u; memcpy(&u, w->data[side][m * 8 + i], 4); return (unsigned short *)(smem + u); };
+		auto row = [&](int i) { unsigned u; memcpy(&u, w->data[side][m * 8 + i], 4); return (unsigned short *)emu_shared(u, 16); };
 		r[m] = turned ? row(2 * c)[g] | (unsigned)row(2 * c + 1)[g] << 16 : row(g)[2 * c] | (unsigned)row(g)[2 * c + 1] << 16;
 	}
 	emu_meet(nullptr, 0);
@@ -389,35 +458,104 @@ static inline unsigned transpose8x8(unsigned x)
 	return at(2 * c, g) | at(2 * c + 1, g) << 16;
 }
 
+/* ---- Hopper's: 64 rows of four warps, operands in shared memory or registers ---- */
+
+/* Where a value of an operand lies: its descriptor's address, eight rows of 128 bytes after another, and as the
+ * hardware does it for panels of 128 bytes, bits 4-6 of the address exchanged by bits 7-9. */
+static inline float emu_operand(wide d, unsigned at, bool half_type)
+{
+	unsigned address = ((unsigned)(d & 0x3fff) << 4) + at;
+	unsigned short bits;
+
+	address ^= address >> 3 & 0x70;
+	if (d >> 62 != 1 || (d >> 49 & 7))
+		emu_die("panels of another form");
+	memcpy(&bits, emu_shared(address, 2), 2);
+	return half_type ? emu_number(bits, half{}) : emu_number(bits, bf16{});
+}
+
+/* Row r, column k; or row k, column r where rows are the operand's columns. */
+static inline unsigned emu_along(wide d, int r, int k) { return r / 8 * ((unsigned)(d >> 32 & 0x3fff) << 4) + r % 8 * 128 + k * 2; }
+static inline unsigned emu_across(wide d, int r, int k)
+{
+	return r / 64 * ((unsigned)(d >> 16 & 0x3fff) << 4) + k / 8 * ((unsigned)(d >> 32 & 0x3fff) << 4) + k % 8 * 128 + r % 64 * 2;
+}
+
+static void emu_multiply(const emu_product &p)
+{
+	int g = emu_lane() / 4, c = emu_lane() % 4, row0 = emu_now->id.x / 32 % 4 * 16;
+	float a[2][16], b;
+
+	if (p.a) {
+		unsigned side = emu_now->met & 1;
+		emu_warp *w = emu_meet(p.a, 16);
+		for (int i = 0; i < 32; i++) {
+			unsigned u;
+			memcpy(&u, (char *)w->data[side][g * 4 + i % 8 / 2] + 4 * (i / 16 + i % 16 / 8 * 2), 4);
+			u = i % 2 ? u >> 16 : u & 0xffff;
+			a[i / 16][i % 16] = p.half ? emu_number(u, half{}) : emu_number(u, bf16{});
+		}
+	} else {
+		for (int i = 0; i < 32; i++)
+			a[i / 16][i % 16] = emu_operand(p.at, emu_along(p.at, row0 + g + i / 16 * 8, i % 16), p.half);
+	}
+	for (int n = 0; n < p.columns; n += 8)
+		for (int j = 0; j < 2; j++) {
+			float *d = p.d + n / 8 * 4 + j;
+			double sum[2] = {p.more ? d[0] : 0, p.more ? d[2] : 0};
+			for (int k = 0; k < 16; k++) {
+				b = emu_operand(p.b, p.a ? emu_across(p.b, n + 2 * c + j, k) : emu_along(p.b, n + 2 * c + j, k), p.half);
+				sum[0] += a[0][k] * b;
+				sum[1] += a[1][k] * b;
+			}
+			d[0] = (float)sum[0];
+			d[2] = (float)sum[1];
+		}
+}
+
+static inline void emu_ask(emu_product p)
+{
+	if (emu_eager) {
+		emu_multiply(p);
+		__syncwarp();
+	} else {
+		emu_now->products.add(p);
+	}
+}
+
+template <int N> static inline void wgmma(float (&d)[N][4], wide a, wide b, int more, half) { emu_ask({d[0], N * 8, nullptr, a, b, more != 0, true}); }
+template <int N> static inline void wgmma(float (&d)[N][4], wide a, wide b, int more, bf16) { emu_ask({d[0], N * 8, nullptr, a, b, more != 0, false}); }
+template <int N> static inline void wgmma(float (&d)[N][4], const unsigned (&a)[4], wide b, half) { emu_ask({d[0], N * 8, a, 0, b, true, true}); }
+template <int N> static inline void wgmma(float (&d)[N][4], const unsigned (&a)[4], wide b, bf16) { emu_ask({d[0], N * 8, a, 0, b, true, false}); }
+static inline void panel_fence() {}
+static inline void wgmma_fence() { __syncwarp(); }
+static inline void wgmma_commit() { emu_now->products.group++; }
+template <int N> static inline void wgmma_wait() { emu_now->products.wait(N, emu_multiply); __syncwarp(); }
+template <int N> static inline void wgmma_arrived(float (&)[N][4]) { asm volatile("" ::: "memory"); }
+
 /* ---- copies into shared memory ---- */
+
+static void emu_arrive(const emu_copy &c)
+{
+	memcpy(c.to, c.from, (size_t)c.n);
+	memset((byte *)c.to + c.n, 0, (size_t)(16 - c.n));
+}
 
 static inline void copy16(unsigned to, const void *from, int n)
 {
-	if (to % 16 || to > EMU_SMEM - 16 || n < 0 || n > 16 || (n && (size_t)from % 16))
-		emu_die("a copy to or from a wrong address");
-	emu_now->open.push_back({smem + to, from, n});
+	emu_copy c = {emu_shared(to, 16), from, n, 0};
+
+	if (n < 0 || n > 16 || (n && (size_t)from % 16))
+		emu_die("a copy from a wrong address");
+	if (emu_eager)
+		emu_arrive(c);
+	else
+		emu_now->copies.add(c);
 }
 
 static inline void copy16(unsigned to, const void *from) { copy16(to, from, 16); }
-
-static inline void copy_commit()
-{
-	emu_now->group.push_back(emu_now->open);
-	emu_now->open.clear();
-}
-
-template <int N> static inline void copy_wait()
-{
-	auto &group = emu_now->group;
-
-	for (; (int)group.size() > N; group.erase(group.begin()))
-		for (const emu_copy &c : group[0]) {
-			byte bytes[16] = {0};
-			if (c.n)
-				memcpy(bytes, c.from, (size_t)c.n);
-			memcpy(c.to, bytes, 16);
-		}
-}
+static inline void copy_commit() { emu_now->copies.group++; }
+template <int N> static inline void copy_wait() { emu_now->copies.wait(N, emu_arrive); }
 
 static inline void touch(int) {}
 static inline void touch(float) {}

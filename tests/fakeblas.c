@@ -47,19 +47,34 @@ static void store(cudaDataType type, void *p, int64_t i, float v)
 	memcpy((char *)p + 2 * i, &half, sizeof half);
 }
 
-static void multiply(const void *params, const unsigned *grid, const unsigned *block)
+/* rows of n, `ld` apart, as floats. */
+static float *values(const struct object *o, const void *p, int64_t rows, int64_t n)
+{
+	float *v = malloc(sizeof *v * (size_t)(rows * n + 1));
+
+	for (int64_t i = 0; i < rows; i++)
+		for (int64_t k = 0; k < n; k++)
+			v[i * n + k] = value(o->type, p, i * o->ld + k);
+	return v;
+}
+
+static void multiply(const void *params, const unsigned *grid, const unsigned *block, unsigned smem)
 {
 	const struct product *m = params;
 	int64_t M = (int64_t)m->y.rows, N = (int64_t)m->y.cols, K = (int64_t)m->w.rows;
 
-	(void)grid, (void)block;
+	float *w = values(&m->w, m->a, M, K), *x = values(&m->x, m->b, N, K);
+
+	(void)grid, (void)block, (void)smem;
 	for (int64_t n = 0; n < N; n++)
 		for (int64_t i = 0; i < M; i++) {
 			double sum = m->beta != 0 ? m->beta * (double)value(m->y.type, m->c, n * m->y.ld + i) : 0;
 			for (int64_t k = 0; k < K; k++)
-				sum += (double)value(m->w.type, m->a, i * m->w.ld + k) * value(m->x.type, m->b, n * m->x.ld + k);
+				sum += (double)w[i * K + k] * x[n * K + k];
 			store(m->y.type, m->out, n * m->y.ld + i, (float)sum);
 		}
+	free(w);
+	free(x);
 }
 
 static cublasStatus_t make(void **out)

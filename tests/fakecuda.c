@@ -42,8 +42,8 @@ struct work {                                 /* something a stream does */
 
 struct object {
 	enum kind kind;
-	char *data;                           /* MEMORY, PINNED */
-	size_t bytes;
+	char *data, *map;                     /* MEMORY, PINNED */
+	size_t bytes, mapped;                 /* map: the pages it lies in, and those around it */
 	struct object *of;                    /* FUNCTION: its module */
 	char name[64];
 	void *library;                        /* MODULE: its code for this CPU, or NULL */
@@ -254,6 +254,12 @@ CUresult cuDeviceTotalMem(size_t *bytes, CUdevice device)
 	return leave(CUDA_SUCCESS);
 }
 
+/* Of a multiprocessor; a block has all of it but one. */
+static int shared_kib(void)
+{
+	return arch == 80 || arch == 87 ? 164 : arch < 90 || arch >= 120 ? 100 : 228;
+}
+
 CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute which, CUdevice device)
 {
 	ENTER;
@@ -262,8 +268,8 @@ CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute which, CUdevice dev
 	case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = arch / 10; break;
 	case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = arch % 10; break;
 	case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *value = sms; break;
-	case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *value = 232448; break;
-	case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR: *value = 233472; break;
+	case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *value = shared_kib() * 1024 - 1024; break;
+	case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR: *value = shared_kib() * 1024; break;
 	case CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR: *value = 65536; break;
 	case CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE: *value = 50 << 20; break;
 	case CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE: *value = 3201000; break;
@@ -320,16 +326,24 @@ CUresult cuMemGetInfo(size_t *free_bytes, size_t *total)
 	return leave(retained ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT);
 }
 
+/* What runs on an emulated device finds NaNs where nothing was written, and ends where it leaves its
+ * allocations: on pages nobody may touch. */
 static struct object *reserve(enum kind kind, size_t bytes)
 {
-	void *data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	struct object *o = data == MAP_FAILED ? NULL : add(kind);
+	enum { PAGE = 4096, ALIGN = 256, MOST = 256 << 20 };
+	size_t inside = (bytes + PAGE - 1) / PAGE * PAGE;
+	char *map = mmap(NULL, inside + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	if (o) {
-		o->data = data;
-		o->bytes = bytes;
-		fake.allocations++;
-	}
+	if (map == MAP_FAILED || mprotect(map + PAGE, inside, PROT_READ | PROT_WRITE))
+		return NULL;
+	struct object *o = add(kind);
+	o->map = map;
+	o->mapped = inside + 2 * PAGE;
+	o->data = map + PAGE + (inside - bytes) / ALIGN * ALIGN;
+	o->bytes = bytes;
+	fake.allocations++;
+	if (getenv("FAKENVRTC"))
+		memset(o->data, 0xff, bytes < MOST ? bytes : MOST);
 	return o;
 }
 
@@ -359,7 +373,7 @@ static CUresult release(const void *at, enum kind kind)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (kind == MEMORY)
 		fake.device_bytes -= o->bytes;
-	munmap(o->data, o->bytes);
+	munmap(o->map, o->mapped);
 	return drop(o);
 }
 
@@ -408,7 +422,7 @@ static void perform(const struct work *w)
 		if (fake.nlaunch++ < FAKE_MAXLAUNCH)
 			fake.launch[fake.nlaunch - 1] = w->launch;
 		if (w->run)
-			w->run(w->params, w->launch.grid, w->launch.block);
+			w->run(w->params, w->launch.grid, w->launch.block, w->launch.smem);
 	}
 }
 
@@ -649,7 +663,7 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction function, void **p
 	if (!f)
 		return leave(CUDA_ERROR_INVALID_HANDLE);
 	if (!c->gridDimX || !c->gridDimY || !c->gridDimZ || !c->blockDimX ||
-	    c->blockDimX * c->blockDimY * c->blockDimZ > 1024 || c->sharedMemBytes > 232448)
+	    c->blockDimX * c->blockDimY * c->blockDimZ > 1024 || (int)c->sharedMemBytes > shared_kib() * 1024 - 1024)
 		return leave(CUDA_ERROR_INVALID_VALUE);
 	w.launch = (struct fake_launch){.grid = {c->gridDimX, c->gridDimY, c->gridDimZ},
 		.block = {c->blockDimX, c->blockDimY, c->blockDimZ}, .smem = c->sharedMemBytes};

@@ -10,7 +10,7 @@
 enum { FAKE_MAXLAUNCH = 4096, FAKE_MAXPARAM = 512 };
 
 /* What a launch does, where it does anything. */
-typedef void fake_kernel(const void *params, const unsigned *grid, const unsigned *block);
+typedef void fake_kernel(const void *params, const unsigned *grid, const unsigned *block, unsigned smem);
 
 struct fake_launch {
 	char name[64];                        /* of the kernel */

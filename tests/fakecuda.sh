@@ -12,7 +12,7 @@ mkdir -p "$out"
 build()
 {
 	[ "$out/$2" -nt "$src/$1" ] && [ "$out/$2" -nt "$src/fakecuda.h" ] && return
-	${CC:-cc} -std=c11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Wshadow -fPIC -shared -pthread -I"$cuda/include" \
+	${CC:-cc} -std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Wshadow -fPIC -shared -pthread -I"$cuda/include" \
 		-Wl,-soname,"$2" -o "$out/$2.$$" "$src/$1" $3
 	mv "$out/$2.$$" "$out/$2"
 }

@@ -2,6 +2,7 @@
  *
  * It compiles anything to an empty ELF at once; or, with FAKENVRTC naming a C++ compiler, a page to a
  * shared object whose kernels the stand-in driver runs on the CPU (emulate.h). */
+#include <elf.h>
 #include <nvrtc.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,21 +58,14 @@ nvrtcResult nvrtcDestroyProgram(nvrtcProgram *p)
 
 /* ---- a page as C++ ---- */
 
-/* Shared memory is the block's: one static array, and statics. */
+/* A block's shared memory is one array that lives outside. */
 static void write_text(FILE *f, const char *s)
 {
-	static const char outside[] = "extern __shared__", inside[] = "__shared__";
+	static const char outside[] = "extern __shared__";
 
-	while (*s)
-		if (!strncmp(s, outside, sizeof outside - 1)) {
-			fputs("extern", f);
-			s += sizeof outside - 1;
-		} else if (!strncmp(s, inside, sizeof inside - 1)) {
-			fputs("static", f);
-			s += sizeof inside - 1;
-		} else {
-			fputc(*s++, f);
-		}
+	for (const char *at; (at = strstr(s, outside)); s = at + sizeof outside - 1)
+		fprintf(f, "%.*sextern", (int)(at - s), s);
+	fputs(s, f);
 }
 
 static int write_file(const char *dir, const char *name, const char *text, const char *after)
@@ -108,8 +102,8 @@ static void add_entries(const char *text, char *out, size_t cap)
 		}
 		snprintf(name, sizeof name, "%.*s", (int)n, at);
 		size_t len = strlen(out);
-		snprintf(out + len, cap - len, "\nextern \"C\" void emulate_%s(const void *p, const unsigned *grid, const unsigned *block)\n"
-			"{\n\temu_run(%s, p, grid, block);\n}\n", name, name);
+		snprintf(out + len, cap - len, "\nextern \"C\" void emulate_%s(const void *p, const unsigned *grid, const unsigned *block,\n"
+			"\t\tunsigned bytes)\n{\n\temu_run(%s, p, grid, block, bytes);\n}\n", name, name);
 	}
 }
 
@@ -138,6 +132,21 @@ static void entries(const struct program *p, char *out, size_t cap)
 		add_entries(text, out, cap);
 }
 
+/* A cubin's symbols count from where their section begins, a shared object's from where it does itself. */
+static void turn_symbols(char *image)
+{
+	const Elf64_Ehdr *head = (const Elf64_Ehdr *)(void *)image;
+	const Elf64_Shdr *section = (const Elf64_Shdr *)(void *)(image + head->e_shoff);
+
+	for (int i = 0; i < head->e_shnum; i++) {
+		Elf64_Sym *sym = (Elf64_Sym *)(void *)(image + section[i].sh_offset);
+		size_t n = section[i].sh_type == SHT_SYMTAB ? section[i].sh_size / sizeof *sym : 0;
+		for (size_t k = 0; k < n; k++)
+			if (ELF64_ST_TYPE(sym[k].st_info) == STT_OBJECT && sym[k].st_shndx < head->e_shnum)
+				sym[k].st_value -= section[sym[k].st_shndx].sh_addr;
+	}
+}
+
 static int read_image(struct program *p, const char *path)
 {
 	FILE *f = fopen(path, "rb");
@@ -150,6 +159,8 @@ static int read_image(struct program *p, const char *path)
 	p->image = malloc(p->bytes);
 	int failed = !p->image || fread(p->image, 1, p->bytes, f) != p->bytes;
 	fclose(f);
+	if (!failed)
+		turn_symbols(p->image);
 	return failed ? -1 : 0;
 }
 
@@ -165,7 +176,7 @@ static nvrtcResult compile(struct program *p, const char *compiler, const char *
 	for (int i = 0; i < p->n; i++)
 		failed |= write_file(dir, p->name[i], p->text[i], "");
 	snprintf(command, sizeof command, "%s -x c++ -std=c++17 -O1 -w -fpermissive -fPIC -shared -fsanitize=alignment "
-		"-fsanitize-undefined-trap-on-error -fno-strict-aliasing -fno-gnu-unique -ffp-contract=off -D__CUDA_ARCH__=%s0 -I%s -include %s/emulate.h "
+		"-fsanitize-undefined-trap-on-error -fno-strict-aliasing -fno-weak -ffp-contract=off -D__CUDA_ARCH__=%s0 -I%s -include %s/emulate.h "
 		"%s/page.cu -o %s/page.so > %s/log 2>&1", compiler, arch, dir, home ? home : "tests", dir, dir, dir);
 	failed = failed || system(command);
 	snprintf(path, sizeof path, "%s/log", dir);

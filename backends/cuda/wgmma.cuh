@@ -23,6 +23,8 @@ __device__ inline wide panels_across(unsigned shared, int next)
 	return (wide)(shared >> 4 & 0x3fff) | (wide)(next >> 4 & 0x3fff) << 16 | (wide)(1024 >> 4) << 32 | (wide)1 << 62;
 }
 
+#ifndef WGMMA_PTX                                  /* the assembler */
+#define WGMMA_PTX
 __device__ inline void panel_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 /* Before the first product, and after registers it uses were written. */
 __device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -73,4 +75,5 @@ WGMMA_ACROSS(64, 32, 33, 34, 35, 36, bf16, "bf16")
 WGMMA_ACROSS(128, 64, 65, 66, 67, 68, half, "f16")
 WGMMA_ACROSS(128, 64, 65, 66, 67, 68, bf16, "bf16")
 
+#endif
 #endif
