@@ -1,6 +1,7 @@
 #!/bin/sh
 # emulated.sh - CUDA kernels run without a GPU: the stand-in driver calls pages compiled as C++
-# (tests/emulate.h).  Random graphs and a golden model with it; EMULATED: per cent of what runs on a GPU.
+# (tests/emulate.h).  Random graphs, attention, experts, golden models and a text with it, some as an A100
+# would have them and some as an H100; EMULATED: per cent of what runs on a GPU, in place of each one's own.
 . tests/cases/case.sh.inc
 
 if [ -n "$SAN" ] || ! command -v g++ > /dev/null || ! sh tests/fakecuda.sh "$tmp/fake" 2> /dev/null; then
@@ -8,17 +9,35 @@ if [ -n "$SAN" ] || ! command -v g++ > /dev/null || ! sh tests/fakecuda.sh "$tmp
 	echo "0 passed, 0 failed"
 	exit 0
 fi
-FAKENVRTC=g++ FAKECUDA_ARCH=80 FAKECUDA_SMS=3 LD_LIBRARY_PATH=$tmp/fake WEFT_CACHE=$tmp/kernels WEFT_TRIALS=${EMULATED:-1}
-export FAKENVRTC FAKECUDA_ARCH FAKECUDA_SMS LD_LIBRARY_PATH WEFT_CACHE WEFT_TRIALS
+FAKENVRTC=g++ FAKECUDA_SMS=3 LD_LIBRARY_PATH=$tmp/fake WEFT_CACHE=$tmp/kernels
+export FAKENVRTC FAKECUDA_SMS LD_LIBRARY_PATH WEFT_CACHE
 
-cases() {
-	"$B/tests/cuda_ops" > "$tmp/out" 2>&1
+# unit ARCH PERCENT NAME
+unit() {
+	FAKECUDA_ARCH=$1 WEFT_TRIALS=${EMULATED:-$2} "$B/tests/$3" > "$tmp/out" 2>&1
 	code=$?
 	cat "$tmp/out"
 	return $code
 }
-check "random graphs" cases
+
+# golden ARCH MODEL OPTIONS: where the model is there
+golden() {
+	arch=$1 model=$2
+	shift 2
+	[ ! -d "$shared/golden/$model" ] || FAKECUDA_ARCH=$arch "$weft" verify --backend cuda -m "$shared/golden/$model" "$@"
+}
+
+story() {
+	FAKECUDA_ARCH=80 "$weft" run --backend cuda -m "$shared/models/stories260K.gguf" -p "" -n 200 --temp 0 --ignore-eos > "$tmp/out" &&
+		cmp "$tmp/out" "$shared/models/stories260K.greedy200.txt"
+}
+
+check "random graphs" unit 80 1 cuda_ops
 sed -n 's/^\([0-9]* cases, 0 bad\)/measured: emulated, \1/p' "$tmp/out" | tail -n 1
-[ ! -d "$shared/golden/llama2-gqa" ] || check "a golden model, five sequences at a time" "$weft" verify --backend cuda \
-	-m "$shared/golden/llama2-gqa" --batch 5 --no-graph --tolerance 1e-7
+check "attention" unit 90 23 cuda_attend
+check "experts" unit 90 10 cuda_experts
+check "five sequences at a time" golden 80 llama2-gqa --batch 5 --no-graph --tolerance 1e-7
+check "products of four warps" golden 90 mixtral --act f16 --cache-type f16 --tolerance 5e-4 --margin 1e9
+EMULATE_EAGER=1 check "copies that come at once" golden 90 mixtral --act f16 --cache-type f16 --tolerance 5e-4 --margin 1e9
+[ ! -f "$shared/models/stories260K.gguf" ] || check "a text" story
 finish
