@@ -132,7 +132,7 @@ static void draw_layer(const struct drawer *d, const struct layer *l)
 	fputs("  }\n", d->f);
 }
 
-int dump_dot(const wf_plan *plan, FILE *f)
+int wf_plan_dot(const wf_plan *plan, FILE *f)
 {
 	struct drawer d = {.plan = plan, .f = f};
 	int n;
@@ -276,7 +276,7 @@ static void json_note(const struct wf_note *note, FILE *f)
 		note->to ? note->to->id : -1, (long long)note->bytes, note->kernel);
 }
 
-int dump_json(const wf_plan *plan, FILE *f)
+int wf_plan_json(const wf_plan *plan, FILE *f)
 {
 	const wf_graph *g = plan->g;
 

@@ -456,7 +456,7 @@ static void head(const struct page *p)
 		plan->opt.max_rows > 1 ? "s" : "");
 }
 
-int dump_html(const wf_plan *plan, const struct wf_device *device, FILE *f)
+int wf_plan_html(const wf_plan *plan, const struct wf_device *device, FILE *f)
 {
 	struct page p = {.plan = plan, .device = device && device->read_bytes_s > 0 ? device : NULL, .f = f};
 	struct layer *list;

@@ -156,8 +156,8 @@ static void print_text(const wf_plan *plan, const struct wf_device *device, FILE
 		distinct += plan->kernel[k].twin == k;
 		sum += plan->kernel[k].saved;
 	}
-	fprintf(f, "%s after %s: %d nodes in %d kernels, %d of them distinct; a step of %lld tokens saves %s of traffic\n",
-		plan->g->name, plan_stage_names[plan->stage], plan->g->nnode, plan->nkernel, distinct,
+	fprintf(f, "%s after %s: %d nodes in %d kernel%s, %d distinct; a step of %lld tokens saves %s of traffic\n",
+		plan->g->name, plan_stage_names[plan->stage], plan->g->nnode, plan->nkernel, plan->nkernel == 1 ? "" : "s", distinct,
 		(long long)plan->opt.max_tokens, size_label((double)sum, saved, sizeof saved));
 	if (plan->stage >= PLAN_PLACE)
 		fprintf(f, "activations in %s, lower bound %s (%+.2f %%)\n", size_label((double)plan->arena_bytes, arena, sizeof arena),
@@ -231,7 +231,7 @@ static void print_json(const wf_plan *plan, const struct wf_device *device, FILE
 	fputs("  ]\n}\n", f);
 }
 
-int explain_print(const wf_plan *plan, const struct wf_device *device, FILE *f, bool json)
+int wf_plan_explain(const wf_plan *plan, const struct wf_device *device, FILE *f, bool json)
 {
 	if (plan->stage < PLAN_FUSE)
 		return wf_fail(plan->err, "explain: the plan stops after %s, before nodes are fused", plan_stage_names[plan->stage]);

@@ -276,13 +276,13 @@ extern const char wf_random_cuda[];                 /* float wf_random_unit(key,
 
 /* ---- text.c, parse.c: the text form ---------------------------------------------------------- */
 
-int       graph_print(const wf_graph *, FILE *);
+int       wf_graph_print(const wf_graph *, FILE *);
 void      text_type(FILE *, const wf_tensor *);     /* f32[T,64] */
 const char *text_dims(char *s, size_t cap, int ndim, const int64_t *dim);   /* T,64 into s, which comes back */
-int       plan_print(const wf_plan *, FILE *);      /* with kernels, order and offsets as far as the plan got */
-/* Parse what graph_print or plan_print wrote; returns -1 with line and column on error.  *plan is
+int       wf_plan_print(const wf_plan *, FILE *);      /* with kernels, order and offsets as far as the plan got */
+/* Parse what wf_graph_print or wf_plan_print wrote; returns -1 with line and column on error.  *plan is
  * left NULL for a bare graph. */
-int       text_parse(wf_graph *, const char *text, size_t len, wf_plan **plan);
+int       wf_graph_parse(wf_graph *, const char *text, size_t len, wf_plan **plan);
 wf_tensor *text_expr(wf_graph *, const char *expr); /* "(silu [0 1 -1])": tests and rules */
 
 /* ---- verify.c ------------------------------------------------------------------------------ */
@@ -384,7 +384,7 @@ struct wf_plan {
 };
 
 wf_plan *wf_plan_build(wf_graph *, const struct wf_rule *, const wf_backend *, const struct wf_plan_opt *);
-int      plan_continue(wf_plan *);                  /* run the passes after plan->stage */
+int      wf_plan_continue(wf_plan *);                  /* run the passes after plan->stage */
 wf_plan *plan_new(wf_graph *);                      /* empty, in the graph's arena; NULL after wf_fail */
 int      plan_reserve(wf_plan *, int nkernel);      /* room for values of all nodes and that many kernels */
 int      plan_add_member(wf_plan *, int kernel, wf_tensor *);
@@ -448,10 +448,10 @@ bool is_computed(const wf_tensor *);                 /* by a kernel: no leaf, no
 
 /* ---- dump.c, explain.c --------------------------------------------------------------------- */
 
-int dump_dot(const wf_plan *, FILE *);
-int dump_json(const wf_plan *, FILE *);
-int dump_html(const wf_plan *, const struct wf_device *, FILE *);      /* one self-contained page; device may be NULL */
-int explain_print(const wf_plan *, const struct wf_device *, FILE *, bool json);    /* device may be NULL */
+int wf_plan_dot(const wf_plan *, FILE *);
+int wf_plan_json(const wf_plan *, FILE *);
+int wf_plan_html(const wf_plan *, const struct wf_device *, FILE *);      /* one self-contained page; device may be NULL */
+int wf_plan_explain(const wf_plan *, const struct wf_device *, FILE *, bool json);    /* device may be NULL */
 /* What a kernel computes, in a word: "rmsnorm+matmul+rope+cache". */
 const char *kernel_label(const wf_kernel *, char *out, size_t cap);
 void        dump_string(FILE *, const char *);         /* as a JSON string; NULL: null */

@@ -704,7 +704,7 @@ static int finish_plan(struct parser *p)
 	return 0;
 }
 
-int text_parse(wf_graph *g, const char *text, size_t len, wf_plan **plan)
+int wf_graph_parse(wf_graph *g, const char *text, size_t len, wf_plan **plan)
 {
 	struct parser p = {.g = g, .s = text, .text = text, .end = text + len, .kernel = -1};
 

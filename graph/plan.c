@@ -442,7 +442,7 @@ static int check_names(const wf_plan *plan)
 	return 0;
 }
 
-int plan_continue(wf_plan *plan)
+int wf_plan_continue(wf_plan *plan)
 {
 	if (check_names(plan))
 		return -1;
@@ -475,5 +475,5 @@ wf_plan *wf_plan_build(wf_graph *g, const struct wf_rule *rules, const wf_backen
 	plan->backend = backend;
 	plan->opt = *opt;
 	graph_sweep(g);
-	return plan_continue(plan) ? NULL : plan;
+	return wf_plan_continue(plan) ? NULL : plan;
 }

@@ -113,7 +113,7 @@ static void print_head(const wf_graph *g, FILE *f)
 	fprintf(f, "graph %s act=%s kv=%s\n", g->name, wf_dtypes[g->act].name, wf_dtypes[g->kvtype].name);
 }
 
-int graph_print(const wf_graph *g, FILE *f)
+int wf_graph_print(const wf_graph *g, FILE *f)
 {
 	print_head(g, f);
 	for (int i = 0; i < g->nnode; i++) {
@@ -141,14 +141,14 @@ static void print_kernel(const wf_plan *plan, const wf_kernel *kernel, FILE *f)
 	fputs("}\n", f);
 }
 
-int plan_print(const wf_plan *plan, FILE *f)
+int wf_plan_print(const wf_plan *plan, FILE *f)
 {
 	const wf_graph *g = plan->g;
 
 	if (plan->stage < PLAN_FUSE) {
 		fprintf(f, "plan %s tokens=%lld seqs=%lld rows=%lld\n", plan_stage_names[plan->stage],
 			(long long)plan->opt.max_tokens, (long long)plan->opt.max_seqs, (long long)plan->opt.max_rows);
-		return graph_print(g, f);
+		return wf_graph_print(g, f);
 	}
 	fprintf(f, "plan %s tokens=%lld seqs=%lld rows=%lld arena=%lld live=%lld\n", plan_stage_names[plan->stage],
 		(long long)plan->opt.max_tokens, (long long)plan->opt.max_seqs, (long long)plan->opt.max_rows,

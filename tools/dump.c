@@ -22,12 +22,12 @@ static int write_plan(struct session *s, FILE *f)
 	if (found < 0)
 		return -1;
 	if (!strcmp(format, "dot"))
-		return dump_dot(s->plan, f);
+		return wf_plan_dot(s->plan, f);
 	if (!strcmp(format, "json"))
-		return dump_json(s->plan, f);
+		return wf_plan_json(s->plan, f);
 	if (!strcmp(format, "html"))
-		return dump_html(s->plan, found ? &device : NULL, f);
-	return plan_print(s->plan, f) ? wf_fail(&s->err, "cannot write") : 0;
+		return wf_plan_html(s->plan, found ? &device : NULL, f);
+	return wf_plan_print(s->plan, f) ? wf_fail(&s->err, "cannot write") : 0;
 }
 
 static int emit(struct session *s)

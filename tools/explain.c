@@ -6,7 +6,7 @@ static int write_account(struct session *s, FILE *f)
 	struct wf_device device;
 	int found = session_device(s, &device);
 
-	return found < 0 ? -1 : explain_print(s->plan, found ? &device : NULL, f, s->o->json);
+	return found < 0 ? -1 : wf_plan_explain(s->plan, found ? &device : NULL, f, s->o->json);
 }
 
 int explain_main(const struct options *o)

@@ -211,7 +211,7 @@ static int go_on(struct session *s, wf_plan *plan, const struct wf_plan_opt *opt
 			return wf_fail(&s->err, "%s: the plan is past %s, it stands after %s", s->o->graph, opt->stop_after,
 				plan_stage_names[plan->stage]);
 	s->plan = plan;
-	return graph_verify(plan->g) || plan_verify(plan) || plan_continue(plan) ? -1 : 0;
+	return graph_verify(plan->g) || plan_verify(plan) || wf_plan_continue(plan) ? -1 : 0;
 }
 
 static int read_graph(struct session *s, const struct wf_plan_opt *opt)
@@ -226,7 +226,7 @@ static int read_graph(struct session *s, const struct wf_plan_opt *opt)
 		g->act = s->act;
 		g->kvtype = s->kvtype;
 	}
-	int result = g ? text_parse(g, text, len, &plan) : -1;
+	int result = g ? wf_graph_parse(g, text, len, &plan) : -1;
 	free(text);
 	if (result)
 		return -1;

@@ -12,7 +12,7 @@ static char *print(const wf_graph *g, const wf_plan *plan, size_t *len)
 	char *text = NULL;
 	FILE *f = open_memstream(&text, len);
 
-	if (!f || (plan ? plan_print(plan, f) : graph_print(g, f)))
+	if (!f || (plan ? wf_plan_print(plan, f) : wf_graph_print(g, f)))
 		abort();
 	fclose(f);
 	return text;
@@ -26,7 +26,7 @@ static void reread(const char *text, size_t len)
 	wf_plan *plan;
 	size_t again_len;
 
-	if (text_parse(g, text, len, &plan)) {
+	if (wf_graph_parse(g, text, len, &plan)) {
 		fprintf(stderr, "%s\n%.*s", err.text, (int)len, text);
 		abort();
 	}
@@ -47,15 +47,15 @@ static void finish(wf_graph *g, wf_plan *plan)
 	if (plan) {
 		plan->rules = wf_rules;
 		plan->opt.verify = true;
-		if (plan_continue(plan))
+		if (wf_plan_continue(plan))
 			plan = NULL;
 	} else {
 		plan = wf_plan_build(g, wf_rules, NULL, &opt);
 	}
 	if (!plan && !g->err->set)
 		abort();
-	if (plan && (dump_dot(plan, sink) || dump_json(plan, sink) || dump_html(plan, NULL, sink) ||
-	    explain_print(plan, NULL, sink, false)))
+	if (plan && (wf_plan_dot(plan, sink) || wf_plan_json(plan, sink) || wf_plan_html(plan, NULL, sink) ||
+	    wf_plan_explain(plan, NULL, sink, false)))
 		abort();
 	fclose(sink);
 }
@@ -67,7 +67,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	wf_graph *g = wf_graph_new(arena, &err, wf_ops);
 	wf_plan *plan;
 	size_t len;
-	int result = text_parse(g, (const char *)data, bytes, &plan);
+	int result = wf_graph_parse(g, (const char *)data, bytes, &plan);
 
 	if (!result && plan && plan_verify(plan))
 		result = -1;

@@ -489,7 +489,7 @@ static void show(const struct trial *t, int out)
 	size_t n = 0;
 	FILE *f = open_memstream(&text, &n);
 
-	plan_print(t->plan, f);
+	wf_plan_print(t->plan, f);
 	fclose(f);
 	fprintf(stderr, "output o%d of\n%s\n", out, text);
 	free(text);

@@ -111,12 +111,12 @@ static char *compile(const struct golden *golden, const char *path)
 	if (*option(golden->options, "act=", value))
 		g->act = (wf_dtype)wf_dtype_find(value);
 	option(golden->options, "backend=", value);
-	if (!text_parse(g, golden->text, golden->input, &plan))
+	if (!wf_graph_parse(g, golden->text, golden->input, &plan))
 		plan = wf_plan_build(g, wf_rules, wf_backend_find(value), &opt);
 	if (err.set)
 		fail_msg("%s: %s", path, err.text);
 	FILE *m = open_memstream(&text, &len);
-	plan_print(plan, m);
+	wf_plan_print(plan, m);
 	print_blockers(plan, m);
 	fclose(m);
 	wf_arena_free(arena);

@@ -36,7 +36,7 @@ static char *plan_text(const wf_plan *plan)
 	size_t len;
 	FILE *f = open_memstream(&text, &len);
 
-	assert_int_equal(plan_print(plan, f), 0);
+	assert_int_equal(wf_plan_print(plan, f), 0);
 	fclose(f);
 	return text;
 }
@@ -47,7 +47,7 @@ static char *graph_text(const wf_graph *g)
 	size_t len;
 	FILE *f = open_memstream(&text, &len);
 
-	assert_int_equal(graph_print(g, f), 0);
+	assert_int_equal(wf_graph_print(g, f), 0);
 	fclose(f);
 	return text;
 }
@@ -56,7 +56,7 @@ static void parse(struct made *m, const char *text)
 {
 	*m = (struct made){.arena = wf_arena_new()};
 	m->g = wf_graph_new(m->arena, &m->err, wf_ops);
-	if (text_parse(m->g, text, strlen(text), &m->plan))
+	if (wf_graph_parse(m->g, text, strlen(text), &m->plan))
 		fail_msg("%s", m->err.text);
 	if (graph_verify(m->g) || (m->plan && plan_verify(m->plan)))
 		fail_msg("%s", m->err.text);
@@ -133,7 +133,7 @@ static void a_dump_goes_on(void **state)
 		again.plan->rules = wf_rules;
 		again.plan->backend = &wf_backend_cpu;
 		again.plan->opt.verify = true;
-		if (plan_continue(again.plan))
+		if (wf_plan_continue(again.plan))
 			fail_msg("%s", again.err.text);
 		char *got = plan_text(again.plan);
 		same_text(want, got);
@@ -232,7 +232,7 @@ static void a_kernel_of_ones_own(void **state)
 	assert_int_equal(a.plan->nkernel, 3);
 	assert_string_equal(a.plan->kernel[1].anchor->op->name, "relu");
 	a.plan->opt.verify = true;
-	if (plan_continue(a.plan))
+	if (wf_plan_continue(a.plan))
 		fail_msg("%s", a.err.text);
 	assert_int_equal(a.plan->arena_bytes, 256);
 	wf_arena_free(a.arena);
@@ -310,7 +310,7 @@ static void malformed_text_is_refused(void **state)
 		wf_error err = {0};
 		wf_graph *g = wf_graph_new(arena, &err, wf_ops);
 		wf_plan *plan;
-		int result = text_parse(g, bad[i].text, strlen(bad[i].text), &plan);
+		int result = wf_graph_parse(g, bad[i].text, strlen(bad[i].text), &plan);
 		if (!result && plan)
 			result = plan_verify(plan);
 		if (!result)
@@ -328,7 +328,7 @@ static void refuse(const char *text, size_t len, const char *what)
 	wf_graph *g = wf_graph_new(arena, &err, wf_ops);
 	wf_plan *plan;
 
-	assert_int_equal(text_parse(g, text, len, &plan), -1);
+	assert_int_equal(wf_graph_parse(g, text, len, &plan), -1);
 	if (!strstr(err.text, what))
 		fail_msg("expected '%s', found '%s'", what, err.text);
 	wf_arena_free(arena);
@@ -367,7 +367,7 @@ static void damaged_plans(void **state)
 		char was = text[i];
 		text[i] = " 09%@$}a-"[i % 9];
 		wf_graph *g = wf_graph_new(arena, &err, wf_ops);
-		if (!text_parse(g, text, i % 2 ? len : i, &plan)) {
+		if (!wf_graph_parse(g, text, i % 2 ? len : i, &plan)) {
 			assert_false(err.set);
 			if (plan && !plan_verify(plan))
 				free(plan_text(plan));
