@@ -36,8 +36,11 @@ def until(fd, text, seconds=20):
     rest[fd] = seen[seen.index(text) + len(text):]
 
 
-def ends(pid, code=0):
+def ends(pid, code=0, seconds=20):
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(pid, signal.SIGKILL))
+    signal.alarm(seconds)
     status = os.waitpid(pid, 0)[1]
+    signal.alarm(0)
     assert os.waitstatus_to_exitcode(status) == code, status
 
 
