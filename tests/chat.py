@@ -7,6 +7,7 @@ import random
 import select
 import signal
 import sys
+import termios
 import time
 
 weft, model, folder = sys.argv[1:]
@@ -36,6 +37,15 @@ def until(fd, text, seconds=20):
     rest[fd] = seen[seen.index(text) + len(text):]
 
 
+def editing(fd, seconds=20):
+    """The prompt is printed before the terminal is the editor's: what is typed in between is the terminal's to edit."""
+    end = time.time() + seconds
+    while termios.tcgetattr(fd)[3] & termios.ICANON:
+        if time.time() > end:
+            raise SystemExit("expected a terminal without lines of its own")
+        time.sleep(0.001)
+
+
 def ends(pid, code=0, seconds=20):
     signal.signal(signal.SIGALRM, lambda *_: os.kill(pid, signal.SIGKILL))
     signal.alarm(seconds)
@@ -52,6 +62,7 @@ until(fd, b"Hello\r\n")
 until(fd, b" ")
 os.write(fd, b"\x03")
 until(fd, b"\n> ")
+editing(fd)
 os.write(fd, b"half a line\x03")
 until(fd, b"/exit leaves)")
 
@@ -66,6 +77,7 @@ for _ in range(40):
     until(fd, b"> ")
     os.write(fd, b"/reset\r")
     until(fd, b"\n> ")
+editing(fd)
 os.write(fd, b"\xc3\xa9t\xc3\xa9\x7f\xc3\xa8 \r")
 until(fd, b"\n")
 until(fd, b" ")
@@ -78,6 +90,7 @@ assert "étè" in open(folder + "/weft/history", encoding="utf-8").read()
 # Ctrl-D leaves; what was typed is remembered
 pid, fd = start("-n", "2")
 until(fd, b"> ")
+editing(fd)
 os.write(fd, b"\x10" * 5)
 until(fd, b"Hello")
 os.write(fd, b"\x15\x04")
