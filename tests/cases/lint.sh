@@ -18,6 +18,8 @@ done
 none() {
 	! grep -nE "$@" > "$tmp/found" || { cat "$tmp/found"; return 1; }
 }
+check "nothing else at the top" sh -c '! git ls-files 2> /dev/null | cut -d/ -f1 | sort -u |
+	grep -vxE "graph|ops|backends|models|tools|tests|Makefile|README.md|LICENSE|\.ci|\.gitignore"'
 check "graph/ includes only graph/" none '#include "(ops|models|backends|tools)/' graph/*.c graph/*.h
 check "ops/ includes only graph/ and ops/" none '#include "(models|backends|tools)/' ops/*.c ops/*.h
 check "backends/ includes only graph/ and backends/" none '#include "(models|ops|tools)/' backends/*.c backends/*/*.c backends/*.h backends/*/*.h
