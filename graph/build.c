@@ -71,6 +71,11 @@ int64_t wf_rows(const wf_tensor *t)
 	return n;
 }
 
+double wf_bytes(const wf_tensor *t)
+{
+	return (double)wf_nelem(t) / wf_dtypes[t->dtype].block * wf_dtypes[t->dtype].bytes;
+}
+
 const wf_op *wf_op_find(const wf_op *const *ops, const char *name)
 {
 	for (; *ops; ops++)

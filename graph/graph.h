@@ -238,6 +238,7 @@ int64_t    wf_size(const wf_tensor *, int i);       /* dim i with T, S, R at the
 int64_t    wf_nelem(const wf_tensor *);
 int64_t    wf_last(const wf_tensor *);              /* the last dimension, never symbolic */
 int64_t    wf_rows(const wf_tensor *);              /* wf_nelem / wf_last */
+double     wf_bytes(const wf_tensor *);             /* of its values in its type */
 int        wf_attr_index(const wf_op *, const char *name);             /* -1 when it has none */
 struct wf_attr_info { const char *name; size_t len; bool address, has_absent; double absent; };
 int        wf_attr_info(const wf_op *, int k, struct wf_attr_info *);  /* -1 past the last */
@@ -384,7 +385,7 @@ struct wf_plan {
 };
 
 wf_plan *wf_plan_build(wf_graph *, const struct wf_rule *, const wf_backend *, const struct wf_plan_opt *);
-int      wf_plan_continue(wf_plan *);                  /* run the passes after plan->stage */
+int      wf_plan_continue(wf_plan *);               /* run the passes after plan->stage */
 wf_plan *plan_new(wf_graph *);                      /* empty, in the graph's arena; NULL after wf_fail */
 int      plan_reserve(wf_plan *, int nkernel);      /* room for values of all nodes and that many kernels */
 int      plan_add_member(wf_plan *, int kernel, wf_tensor *);

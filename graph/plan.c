@@ -209,7 +209,7 @@ static void derive_ranges(wf_plan *plan)
 	for (int i = 0; i < plan->g->nnode; i++) {
 		const wf_tensor *t = plan->g->node[i];
 		struct wf_value *value = &plan->value[i];
-		int64_t bytes = wf_nelem(t) * wf_dtypes[t->dtype].bytes / wf_dtypes[t->dtype].block;
+		int64_t bytes = (int64_t)wf_bytes(t);
 		value->bytes = value->stored ? (bytes + 63) / 64 * 64 : 0;
 		value->first = value->last = value->kernel;
 	}
@@ -250,7 +250,7 @@ static void derive_cost(wf_plan *plan, wf_kernel *kernel)
 	}
 	for (int i = 0; i < kernel->nin; i++) {
 		const wf_tensor *t = kernel->in[i];
-		double bytes = (double)wf_nelem(t) / wf_dtypes[t->dtype].block * wf_dtypes[t->dtype].bytes;
+		double bytes = wf_bytes(t);
 		bool table = kernel->anchor->op->kind == WF_MOVE && kernel->anchor->in[0] == t && !t->op->view;
 		if ((table && kernel->anchor->nin > 1) || is_routed_weight(kernel, t))
 			continue;

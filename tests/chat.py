@@ -54,14 +54,19 @@ def ends(pid, code=0, seconds=20):
     assert os.waitstatus_to_exitcode(status) == code, status
 
 
+def stopped(fd, line, echo):
+    """A turn whose answer is stopped once a word of it is there."""
+    os.write(fd, line)
+    until(fd, echo)
+    until(fd, b" ")
+    os.write(fd, b"\x03")
+    until(fd, b"\n> ")
+
+
 # a turn, then Ctrl-C stops an endless answer and the program goes on
 pid, fd = start("--ignore-eos", "-c", "400")
 until(fd, b"> ")
-os.write(fd, b"Hello\r")
-until(fd, b"Hello\r\n")
-until(fd, b" ")
-os.write(fd, b"\x03")
-until(fd, b"\n> ")
+stopped(fd, b"Hello\r", b"Hello\r\n")
 editing(fd)
 os.write(fd, b"half a line\x03")
 until(fd, b"/exit leaves)")
@@ -78,11 +83,7 @@ for _ in range(40):
     os.write(fd, b"/reset\r")
     until(fd, b"\n> ")
 editing(fd)
-os.write(fd, b"\xc3\xa9t\xc3\xa9\x7f\xc3\xa8 \r")
-until(fd, b"\n")
-until(fd, b" ")
-os.write(fd, b"\x03")
-until(fd, b"\n> ")
+stopped(fd, b"\xc3\xa9t\xc3\xa9\x7f\xc3\xa8 \r", b"\n")
 os.write(fd, b"/exit\r")
 ends(pid)
 assert "étè" in open(folder + "/weft/history", encoding="utf-8").read()

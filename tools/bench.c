@@ -242,7 +242,7 @@ static double weight_bytes(const struct session *s)
 
 	for (int i = 0; i < g->nnode && !s->model->weight_bytes; i++)
 		if (g->node[i]->op == &wf_op_weight)
-			bytes += (double)wf_nelem(g->node[i]) / wf_dtypes[g->node[i]->dtype].block * wf_dtypes[g->node[i]->dtype].bytes;
+			bytes += wf_bytes(g->node[i]);
 	return bytes;
 }
 

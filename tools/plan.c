@@ -62,7 +62,7 @@ static int count_weights(struct planner *p)
 			seen[t->id] = true;
 			struct kind *kind = find_kind(&p->a, t->dtype, t->nin > 0);
 			kind->n++;
-			kind->bytes += (double)wf_nelem(t) / wf_dtypes[t->dtype].block * wf_dtypes[t->dtype].bytes;
+			kind->bytes += wf_bytes(t);
 		}
 	free(seen);
 	for (int i = 0; i < p->a.nkind; i++)

@@ -5,12 +5,12 @@
 
 enum { PLACE0 = 2 };
 
-static wf_tensor *norm(wf_graph *g, const wf_config *c, wf_tensor *x, const char *what, int l, bool here)
+/* Of layer l, or of the whole model where the name holds no number. */
+static wf_tensor *norm(wf_graph *g, const wf_config *c, wf_tensor *x, const char *name, int l, bool here)
 {
 	if (!here)
 		return x;
-	return c->weighted_norm ? wf_centred_norm(g, c, x, "blk.%d.%s", l, what) :
-		wf_layernorm(g, x, wf_ones(g, c->dim), NULL, c->eps);
+	return c->weighted_norm ? wf_centred_norm(g, c, x, name, l) : wf_layernorm(g, x, wf_ones(g, c->dim), NULL, c->eps);
 }
 
 static wf_tensor *attention(wf_graph *g, const wf_config *c, wf_tensor *x, wf_tensor *pos, int l)
@@ -36,16 +36,14 @@ static void build(wf_graph *g, const wf_config *c)
 
 	for (int l = 0; l < c->nlayer; l++) {
 		wf_scope(g, "blk.%d.attn", l);
-		x = wf_add(g, x, attention(g, c, norm(g, c, x, "attn_norm", l, c->pre_norm), pos, l));
-		x = norm(g, c, x, "attn_norm", l, !c->pre_norm);
+		x = wf_add(g, x, attention(g, c, norm(g, c, x, "blk.%d.attn_norm", l, c->pre_norm), pos, l));
+		x = norm(g, c, x, "blk.%d.attn_norm", l, !c->pre_norm);
 		wf_scope(g, "blk.%d.ffn", l);
-		x = wf_add(g, x, wf_plain_ffn(g, c, norm(g, c, x, "ffn_norm", l, c->pre_norm), c->mlp_bias, l));
-		x = norm(g, c, x, "ffn_norm", l, !c->pre_norm);
+		x = wf_add(g, x, wf_plain_ffn(g, c, norm(g, c, x, "blk.%d.ffn_norm", l, c->pre_norm), c->mlp_bias, l));
+		x = norm(g, c, x, "blk.%d.ffn_norm", l, !c->pre_norm);
 	}
 	wf_scope(g, "head");
-	x = wf_wanted(g, x);
-	if (c->pre_norm && !c->no_final_norm)
-		x = c->weighted_norm ? wf_centred_norm(g, c, x, "output_norm") : wf_layernorm(g, x, wf_ones(g, c->dim), NULL, c->eps);
+	x = norm(g, c, wf_wanted(g, x), "output_norm", 0, c->pre_norm && !c->no_final_norm);
 	wf_logits(g, c, c->embed_dim ? wf_linear(g, x, c->embed_dim, false, "embd_out") : x);
 }
 

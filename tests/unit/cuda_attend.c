@@ -1,11 +1,11 @@
 /* cuda_attend.c - attention on a GPU against its definition: head sizes, groups, windows, ALiBi, caps and
  * sinks, in steps of long prompts, chunks that end anywhere and single tokens; skipped without one. */
-#include "backends/cuda/cuda.h"
 #include "harness.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
+#include "gpu.h"
 
 enum { SEQS = 4, STEPS = 4, TOKENS = 170, CTX = STEPS * TOKENS };
 
@@ -17,33 +17,6 @@ static int below(int n)
 	state ^= state >> 7;
 	state ^= state << 17;
 	return (int)(state % (uint64_t)n);
-}
-
-static const char *cache_dir(void)
-{
-	const char *dir = getenv("WEFT_CACHE");
-
-	return dir ? dir : "build/kernels";
-}
-
-static bool has_gpu(void)
-{
-	struct cuda_report report;
-
-	cuda_devices(&report);
-	if (report.ngpu && (strcmp(report.gpu[0].name, "Fake GPU") || getenv("FAKENVRTC")))
-		return true;
-	print_message("skipped: no GPU (%s)\n", report.problem);
-	return false;
-}
-
-/* WEFT_TRIALS: per cent of the cases, spread over all. */
-static bool is_tried(int i)
-{
-	const char *s = getenv("WEFT_TRIALS");
-	int percent = s ? atoi(s) : 100;
-
-	return i * percent / 100 != (i + 1) * percent / 100;
 }
 
 /* ---- a model that is little else ---- */

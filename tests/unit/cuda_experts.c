@@ -1,11 +1,11 @@
 /* cuda_experts.c - blocks of experts on a GPU against the definition: choices with and without groups, ties,
  * odd sizes, one token to hundreds, every type of weight.  Needs a GPU; skipped without one. */
-#include "backends/cuda/cuda.h"
 #include "harness.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
+#include "gpu.h"
 
 enum { VOCAB = 331, SEQS = 4, MOST = 600 };
 
@@ -27,33 +27,6 @@ static int below(int n)
 	state ^= state >> 7;
 	state ^= state << 17;
 	return (int)(state % (uint64_t)n);
-}
-
-static const char *cache_dir(void)
-{
-	const char *dir = getenv("WEFT_CACHE");
-
-	return dir ? dir : "build/kernels";
-}
-
-static bool has_gpu(void)
-{
-	struct cuda_report report;
-
-	cuda_devices(&report);
-	if (report.ngpu && (strcmp(report.gpu[0].name, "Fake GPU") || getenv("FAKENVRTC")))
-		return true;
-	print_message("skipped: no GPU (%s)\n", report.problem);
-	return false;
-}
-
-/* WEFT_TRIALS: per cent of the cases, spread over all of them. */
-static bool is_tried(int i)
-{
-	const char *s = getenv("WEFT_TRIALS");
-	int percent = s ? atoi(s) : 100;
-
-	return i * percent / 100 != (i + 1) * percent / 100;
 }
 
 /* ---- the model: rows of a table through one block ---- */

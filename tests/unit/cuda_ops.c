@@ -13,6 +13,7 @@
 #include <stdarg.h>
 #include <time.h>
 #include <cmocka.h>
+#include "gpu.h"
 
 enum { MAXPART = 4, MAXPATTERN = 256, MAXTRIAL = 600, RECIPES = 6, STEPS = 6, MAXOP = 64 };
 
@@ -585,10 +586,7 @@ static void print_scores(void)
 
 static int share(int n)
 {
-	const char *s = getenv("WEFT_TRIALS");
-	int percent = s ? atoi(s) : 100;
-
-	return (n * percent + 99) / 100;
+	return (n * percent_tried() + 99) / 100;
 }
 
 static void make_all(const wf_backend *backend, int chains, int products, int attentions)
@@ -664,7 +662,6 @@ static void compile_all(const struct cuda_gpu *gpu, const char *dir)
 
 static void cuda_agrees(void **state)
 {
-	const char *dir = getenv("WEFT_CACHE");
 	CUcontext context;
 	struct cuda_gpu gpu;
 	wf_error err = {0};
@@ -676,8 +673,8 @@ static void cuda_agrees(void **state)
 		skip();
 	}
 	make_all(&wf_backend_cuda, 60, 3, 24);
-	compile_all(&gpu, dir ? dir : "build/kernels");
-	run_all(dir ? dir : "build/kernels");
+	compile_all(&gpu, cache_dir());
+	run_all(cache_dir());
 	cuda_driver.cuDevicePrimaryCtxRelease(0);
 	print_message("%.1f s in all\n", seconds() - start);
 }
