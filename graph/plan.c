@@ -284,8 +284,22 @@ static int position(wf_tensor *const *list, int n, const wf_tensor *t)
 	return -1;
 }
 
-static void hash_type(XXH3_state_t *state, const wf_tensor *t)
+/* The graph's outputs may be kept in another type than what they are computed in. */
+static bool is_output(const wf_plan *plan, const wf_tensor *t)
 {
+	while (plan->value[t->id].alias)
+		t = t->in[0];
+	for (int i = 0; i < plan->g->nout; i++)
+		if (plan->g->out[i].t == t)
+			return true;
+	return false;
+}
+
+static void hash_type(XXH3_state_t *state, const wf_plan *plan, const wf_tensor *t)
+{
+	char flag = is_output(plan, t);
+
+	XXH3_128bits_update(state, &flag, sizeof flag);
 	XXH3_128bits_update(state, &t->dtype, sizeof t->dtype);
 	XXH3_128bits_update(state, &t->ndim, sizeof t->ndim);
 	XXH3_128bits_update(state, t->dim, sizeof t->dim);
@@ -303,7 +317,7 @@ static void derive_hash(wf_plan *plan, wf_kernel *kernel)
 		char flags[2] = {(char)plan->value[t->id].stored, (char)(t == kernel->anchor)};
 		XXH3_128bits_update(&state, t->op->name, strlen(t->op->name) + 1);
 		XXH3_128bits_update(&state, flags, sizeof flags);
-		hash_type(&state, t);
+		hash_type(&state, plan, t);
 		for (int k = 0; !wf_attr_info(t->op, k, &info); k++)
 			if (!info.address)
 				XXH3_128bits_update(&state, &t->attr[k], sizeof t->attr[k]);
@@ -312,7 +326,7 @@ static void derive_hash(wf_plan *plan, wf_kernel *kernel)
 			if (at < 0)
 				at = -1 - position(kernel->in, kernel->nin, t->in[k]);
 			XXH3_128bits_update(&state, &at, sizeof at);
-			hash_type(&state, t->in[k]);
+			hash_type(&state, plan, t->in[k]);
 			XXH3_128bits_update(&state, &t->in[k]->constant, sizeof t->in[k]->constant);
 			if (t->in[k]->op->kind == WF_MOVE && t->in[k]->constant)     /* the layout is part of the kernel */
 				XXH3_128bits_update(&state, t->in[k]->attr, sizeof t->in[k]->attr);

@@ -9,9 +9,14 @@ static int shape(wf_graph *g, wf_tensor *y)
 	int64_t n = (int64_t)y->attr[N];
 	int64_t rows = w->ndim == 3 ? w->dim[0] * w->dim[1] : w->dim[0];
 
+	for (int i = 0; i < w->ndim; i++)
+		if (w->dim[i] < 0)
+			return wf_fail(g->err, "experts: weights of as many rows as a step has, expected a constant number (%s)", g->scope);
 	if (w->ndim < 2 || n < 1 || rows % n || (w->ndim == 3 && w->dim[0] != n))
 		return wf_fail(g->err, "experts: %lld rows of weights for %lld experts (%s)", (long long)rows, (long long)n, g->scope);
-	if (id->ndim != 2 || id->dtype != WF_I32 || x->dim[0] != id->dim[0] || (x->ndim == 3 && x->dim[1] != id->dim[1]) ||
+	if (wf_choice_among(g, id, n, "experts"))
+		return -1;
+	if (x->dim[0] != id->dim[0] || (x->ndim == 3 && x->dim[1] != id->dim[1]) ||
 	    x->dim[x->ndim - 1] != w->dim[w->ndim - 1])
 		return wf_fail(g->err, "experts: rows of %lld over weights of %lld, or other tokens than were routed (%s)",
 			(long long)x->dim[x->ndim - 1], (long long)w->dim[w->ndim - 1], g->scope);

@@ -8,7 +8,9 @@ static int shape(wf_graph *g, wf_tensor *y)
 {
 	const wf_tensor *x = y->in[0], *id = y->in[1];
 
-	if (x->ndim != 2 || id->ndim != 2 || id->dtype != WF_I32 || id->dim[0] != x->dim[0])
+	if (wf_choice_among(g, id, wf_last(x), "gates"))
+		return -1;
+	if (x->ndim != 2 || id->dim[0] != x->dim[0])
 		return wf_fail(g->err, "gates: expected scores [tokens, experts] and i32 [tokens, k] (%s)", g->scope);
 	y->dim[1] = id->dim[1];
 	return 0;

@@ -122,6 +122,17 @@ static bool has_whole_numbers(wf_graph *g, const wf_tensor *y)
 	return false;
 }
 
+int wf_choice_among(wf_graph *g, const wf_tensor *id, int64_t n, const char *op)
+{
+	if (id->ndim != 2 || id->dtype != WF_I32)
+		return wf_fail(g->err, "%s: choice of %d dims in %s, expected i32 [tokens, k] (%s)", op, id->ndim,
+			wf_dtypes[id->dtype].name, g->scope);
+	if (id->op == &wf_op_route && wf_last(id->in[0]) > n)
+		return wf_fail(g->err, "%s: chosen among %lld experts, of which there are %lld (%s)", op,
+			(long long)wf_last(id->in[0]), (long long)n, g->scope);
+	return 0;
+}
+
 int wf_same_shape(wf_graph *g, wf_tensor *y)
 {
 	if (has_whole_numbers(g, y))

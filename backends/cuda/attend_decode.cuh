@@ -24,6 +24,9 @@
 #ifndef SLOTS
 #define SLOTS  2
 #endif
+#ifndef BEFORE
+#define BEFORE STAGES
+#endif
 
 enum {
 	THREADS = WARPS * 32,
@@ -166,16 +169,39 @@ struct state {
 	float most[TILES][2], sum[TILES][2], slope[TILES][2];
 };
 
-__device__ inline unsigned two(const XTYPE *q) { return pack2(to_float(q[0]), to_float(q[1]), KVTYPE{}); }
+/* Two queries, as they lie where they are 16 bits wide; then as the keys are. */
+__device__ inline unsigned load_two(const XTYPE *q)
+{
+	if constexpr (sizeof(XTYPE) == 2)
+		return *(const unsigned *)q;
+	else
+		return pack2(to_float(q[0]), to_float(q[1]), KVTYPE{});
+}
 
-__device__ inline void open(const args &p, state &s, const cursor &at)
+__device__ inline unsigned of_keys(unsigned two)
+{
+	const XTYPE *q = (const XTYPE *)&two;
+	if constexpr (sizeof(XTYPE) == 2 && !same<XTYPE, KVTYPE>::value)
+		return pack2(to_float(q[0]), to_float(q[1]), KVTYPE{});
+	return two;
+}
+
+/* meanwhile() is called when the queries are under way: whatever it asks for comes after them. */
+template <typename F> __device__ inline void open(const args &p, state &s, const cursor &at, F meanwhile)
 {
 	int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
 	for (int t = 0; t < TILES; t++) {
 		const XTYPE *q = p.q + (size_t)token_of(p, at.seq) * QSTRIDE + head_of(at.unit, t * 8 + g) * KDIM + 2 * c;
 		for (int k = 0; k < KSTEPS; k++)
 			for (int i = 0; i < 2; i++)
-				s.q[t][k][i] = has_head(at.unit, t * 8 + g) && k * 16 + i * 8 < KDIM ? two(q + k * 16 + i * 8) : 0;
+				s.q[t][k][i] = has_head(at.unit, t * 8 + g) && k * 16 + i * 8 < KDIM ?
+					load_two(q + k * 16 + i * 8) : 0;
+	}
+	meanwhile();
+	for (int t = 0; t < TILES; t++) {
+		for (int k = 0; k < KSTEPS; k++)
+			for (int i = 0; i < 2; i++)
+				s.q[t][k][i] = of_keys(s.q[t][k][i]);
 		for (int k = 0; k < VSTEPS; k++)
 			for (int i = 0; i < 4; i++)
 				s.o[t][k][i] = 0;
@@ -263,8 +289,9 @@ enum { LANE_DIMS = ceil_div(VDIM, 32) };
 
 struct state { float o[UNIT_HEADS][LANE_DIMS], most[UNIT_HEADS], sum[UNIT_HEADS]; const XTYPE *q; };
 
-__device__ inline void open(const args &p, state &s, const cursor &at)
+template <typename F> __device__ inline void open(const args &p, state &s, const cursor &at, F meanwhile)
 {
+	meanwhile();
 	s.q = p.q + (size_t)token_of(p, at.seq) * QSTRIDE + head_of(at.unit, 0) * KDIM;
 	for (int h = 0; h < UNIT_HEADS; h++) {
 		s.most[h] = -INFINITY;
@@ -411,23 +438,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) attend_decode(const
 			((uint4 *)smem)[i] = make_uint4(0, 0, 0, 0);
 		__syncthreads();
 	}
-	for (; requested < STAGES && !(asked.left > 0 && is_new(asked)); requested++) {
+	for (; requested < BEFORE && !(asked.left > 0 && is_new(asked)); requested++) {
 		if (asked.left > 0)
 			request(p, kv, asked, ring + requested * STAGE);
 		copy_commit();
 		skip(p, asked, WARPS);
 	}
+	grid_launch_next();                                /* its block takes the place of one that leaves, ours or before */
 	grid_wait();
 	state s;
 	if (block.left > 0)
-		open(p, s, block);
-	for (; requested < STAGES; requested++) {
-		if (asked.left > 0)
-			request(p, kv, asked, ring + requested * STAGE);
-		copy_commit();
-		skip(p, asked, WARPS);
-	}
-	grid_launch_next();
+		open(p, s, block, [&]() {
+			for (; requested < STAGES; requested++) {
+				if (asked.left > 0)
+					request(p, kv, asked, ring + requested * STAGE);
+				copy_commit();
+				skip(p, asked, WARPS);
+			}
+		});
 	while (block.left > 0) {
 		int here = at_most(block.left, block.in.end - block.run);
 		long long begin = from - (block.run - block.in.first), end = begin + (block.in.end - block.in.first);
@@ -451,7 +479,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) attend_decode(const
 		cursor done = block;
 		skip(p, block, here);
 		if (block.left > 0)
-			open(p, s, block);
+			open(p, s, block, []() {});
 		close(p, done, in, (unsigned *)(smem + AT_WORD));
 	}
 }

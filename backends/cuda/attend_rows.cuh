@@ -66,9 +66,6 @@ __device__ inline int head_of(const rows &r, int i) { return r.head * GROUP + (r
 
 /* ---- into shared memory -------------------------------------------------------------------------------------- */
 
-template <typename A, typename B> struct alike { static constexpr bool value = false; };
-template <typename A> struct alike<A, A> { static constexpr bool value = true; };
-
 /* Every row's KDIM values, zeros past them and for rows that are not; at(row, column of eight) is their place.  As
  * KVTYPE, or floats where there are no matrix units. */
 template <int COLUMNS, typename F> __device__ inline void load_queries(const args &p, const rows &r, F at)
@@ -78,7 +75,7 @@ template <int COLUMNS, typename F> __device__ inline void load_queries(const arg
 		int i = k / COLUMNS, column = k % COLUMNS;
 		bool has = r.first + i < r.n && column * 8 < KDIM;
 		const XTYPE *q = p.q + (has ? (size_t)(r.token0 + (r.first + i) / GROUP) * QSTRIDE + head_of(r, i) * KDIM + column * 8 : 0);
-		if constexpr (MMA && alike<XTYPE, KVTYPE>::value) {
+		if constexpr (MMA && same<XTYPE, KVTYPE>::value) {
 			copy16(shared_at(at(i, column)), q, has ? 16 : 0);
 			continue;
 		}

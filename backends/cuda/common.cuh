@@ -9,6 +9,9 @@
 
 extern __shared__ __align__(128) byte smem[];
 
+template <typename A, typename B> struct same { static constexpr bool value = false; };
+template <typename A> struct same<A, A> { static constexpr bool value = true; };
+
 __host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 __host__ __device__ constexpr int at_most(int a, int b) { return a < b ? a : b; }
 __host__ __device__ constexpr int at_least(int a, int b) { return a > b ? a : b; }
@@ -118,7 +121,7 @@ template <bool ALIGNED, typename T> __device__ inline void store8_of(T *row, int
 __device__ inline void touch_all(const void *p, int n)
 {
 	for (int i = threadIdx.x * 128; i < n; i += blockDim.x * 128)
-		touch(*(const int *)((const byte *)p + i));
+		touch((const byte *)p + i);
 }
 
 /* ---- reductions -------------------------------------------------------------------------------- */

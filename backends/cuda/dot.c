@@ -67,9 +67,9 @@ static void add_warm(struct dot *d)
 		if (t && t != d->anchor->in[0])
 			page_add(p, "\ttouch_all(p.%s, %lld);\n", p->arg[i].name, (long long)wf_row_bytes(t->dtype, emit_width(t)));
 	}
-	for (int i = 0; i < d->kernel->nnode; i++)
-		if (d->kernel->node[i]->op->state)
-			page_add(p, "\tif ((int)threadIdx.x < count(p))\n\t\ttouch((int)(size_t)key_of(p, threadIdx.x, 0));\n");
+	for (int i = 0; i < p->narg; i++)
+		if (p->arg[i].from == PAGE_TABLE)
+			page_add(p, "\ttouch_all(p.table, sizeof *p.table);\n");
 	page_add(p, "}\n\n");
 }
 

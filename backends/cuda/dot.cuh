@@ -79,9 +79,6 @@ __device__ inline void store(const args &p, int unit, int token, float a, float 
 }
 #endif
 
-template <typename A, typename B> struct same { static constexpr bool value = false; };
-template <typename A> struct same<A, A> { static constexpr bool value = true; };
-
 /* ---- the stream of weights ------------------------------------------------------------------------- */
 
 enum {

@@ -59,20 +59,40 @@ static void load8(struct dot *d, const wf_tensor *t, const char *row, const char
 		(long long)n, to);
 }
 
+static void call8(struct dot *d, const char *call)
+{
+	page_add(d->page, "\tfor (int i = 0; i < 8; i++)\n\t\tv[i] = %s);\n", call);
+}
+
 /* v[i] = op(v[i], ...) for eight columns from k. */
-static void map8(struct dot *d, const wf_tensor *t, int i, bool has_token)
+static void map8(struct dot *d, const wf_tensor *t, int i)
 {
 	const char *call = page_format(d->page, "%s(v[i]", page_function(d->page, t));
 
 	for (int k = 1; k < t->nin; k++) {
-		if (!has_token && !t->in[k]->constant)
-			dot_refuse(d, "values of two kernels meet before the product");
 		const char *w = page_format(d->page, "w%d_%d", i, k);
 		page_add(d->page, "\tfloat %s[8];\n", w);
 		load8(d, t->in[k], t->in[k]->constant ? NULL : "token", "k", w);
 		call = page_format(d->page, "%s, %s[i]", call, w);
 	}
-	page_add(d->page, "\tfor (int i = 0; i < 8; i++)\n\t\tv[i] = %s);\n", call);
+	call8(d, call);
+}
+
+/* The same after a norm, from vectors at hand. */
+static void map_vectors8(struct dot *d, const wf_tensor *t, int i)
+{
+	const char *call = page_format(d->page, "%s(v[i]", page_function(d->page, t));
+
+	for (int k = 1; k < t->nin; k++)
+		call = page_format(d->page, "%s, w.w%d_%d[i]", call, i, k);
+	call8(d, call);
+}
+
+static void load_vector8(struct dot *d, const wf_tensor *t, const char *to)
+{
+	if (!t->constant)
+		dot_refuse(d, "values of two kernels meet before the product");
+	load8(d, t, NULL, "k", to);
 }
 
 static const char *row_index(struct dot *d, const wf_tensor *ids)
@@ -115,7 +135,7 @@ static void add_x8(struct dot *d, const struct feed *f)
 	load8(d, f->base, row, k, "v");
 	for (i = nmove; i < f->norm; i++)
 		if (f->op[i]->op->kind == WF_MAP)
-			map8(d, f->op[i], i, true);
+			map8(d, f->op[i], i);
 	if (wf_last(d->anchor->in[1]) % 8 && f->norm)     /* neither a longer row nor a function of nothing is zero there */
 		page_add(d->page, "\tfor (int i = 0; i < 8; i++)\n\t\tv[i] = k + i < COLS ? v[i] : 0;\n");
 	page_add(d->page, "}\n\n");
@@ -133,18 +153,23 @@ static void add_norm(struct dot *d, const struct feed *f)
 	for (int i = f->norm + 1; i < f->n; i++)
 		if (f->op[i]->op->kind == WF_MAP)
 			page_op(d->page, f->op[i], NULL);
-	page_add(d->page, "__device__ inline void drop8(const args &p, int k, float sum, float (&v)[8])\n{\n");
-	for (int k = 1; k < norm->nin; k++) {
-		page_add(d->page, "\tfloat w%d[8];\n", k);
-		load8(d, norm->in[k], NULL, "k", page_format(d->page, "w%d", k));
-		call = page_format(d->page, "%s, w%d[i]", call, k);
-	}
+	page_add(d->page, "struct vectors { float");
+	for (int i = f->norm; i < f->n; i++)
+		for (int k = 1; f->op[i]->op->kind != WF_MOVE && k < f->op[i]->nin; k++)
+			page_add(d->page, " w%d_%d[8],", i, k);
+	page_add(d->page, " none; };\n\n__device__ inline void vectors8(const args &p, int k, vectors &w)\n{\n");
+	for (int i = f->norm; i < f->n; i++)
+		for (int k = 1; f->op[i]->op->kind != WF_MOVE && k < f->op[i]->nin; k++)
+			load_vector8(d, f->op[i]->in[k], page_format(d->page, "w.w%d_%d", i, k));
+	page_add(d->page, "}\n\n__device__ inline void drop8(const vectors &w, int k, float sum, float (&v)[8])\n{\n");
+	for (int k = 1; k < norm->nin; k++)
+		call = page_format(d->page, "%s, w.w%d_%d[i]", call, f->norm, k);
 	if (norm->nin < norm->op->nin + norm->op->nopt)
 		call = page_format(d->page, "%s, 0", call);
-	page_add(d->page, "\tfor (int i = 0; i < 8; i++)\n\t\tv[i] = %s);\n", call);
+	call8(d, call);
 	for (int i = f->norm + 1; i < f->n; i++)
 		if (f->op[i]->op->kind == WF_MAP)
-			map8(d, f->op[i], i, false);
+			map_vectors8(d, f->op[i], i);
 	page_add(d->page, "}\n\n");
 }
 

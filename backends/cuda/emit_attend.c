@@ -128,6 +128,7 @@ static int emit_decode(struct emit *e)
 	page_pointer(&p, PAGE_COUNTERS, NULL, "unsigned *", "counter");
 	page_define(&p, "WARPS", "%d", d.warps);
 	page_define(&p, "STAGES", "%d", d.stages);
+	page_define(&p, "BEFORE", "%d", (d.stages + 1) / 2);
 	page_define(&p, "SLOTS", "%d", d.slots);
 	p.tail = page_format(&p, "extern \"C\" __device__ int dynamic_smem = DECODE_SMEM;\nstatic_assert(DECODE_SMEM <= %d && "
 		"WORK_FLOATS == %d && HEAD_UNITS == %d, \"the host's count\");\n", emit_room(e->gpu, d.slots), d.work_floats, d.units);

@@ -178,6 +178,7 @@ __device__ inline void hand_in(const args &p, const sums &s, const tile &here, i
 extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) experts(const __grid_constant__ args p)
 {
 	int warp = threadIdx.x / 32, next = 0, at = warp, staged_of = -1;
+	norm_vectors none;
 	byte *ring = smem + warp * STAGES * STAGE;
 	grid_launch_next();
 	if (threadIdx.x < SETS) {
@@ -200,7 +201,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) experts(const __gri
 		if (i / TILES != staged_of) {
 			staged_of = i / TILES;
 			__syncthreads();
-			stage_x(p, here.of.first, here.of.n);
+			stage_x(p, none, here.of.first, here.of.n, []() {});
 		}
 		sums acc = {};
 		size_t low[LANE_ROWS];

@@ -3,9 +3,10 @@
  * The step of a single stream is reading weights, so everything here serves that.  A block takes an
  * equal share of the rows, whatever their number; its warps take turns along the columns of 16 rows
  * and add up at the end of each tile.  Weights are requested before grid_wait(), and the next kernel is let
- * in at once: its block takes the multiprocessor when ours leaves it.  One block with 160 KB under way reads
+ * in at once: its block takes the multiprocessor when ours leaves it.  One block with 128 KB under way reads
  * faster than two with 96 KB each, of which a multiprocessor may get two of one kernel and none of the next
- * (H200: 3.45 ms a step of Llama-2-7B against 3.79; asking the second level cache for more: 3.64).
+ * (H200: 3.40 ms a step of Llama-2-7B against 3.77).  Asking the second level cache for more, of this weight or of
+ * the next kernel's, makes a step slower by as much as 3 %.
  *
  * Matrix units (MMA 1): 16 rows by 16 columns of weights are the A operand, up to eight tokens the B
  * operand.  The sum over k may run in any order, so a lane's operands of two products are simply
@@ -16,9 +17,11 @@
  *   TOKENS  in one pass over the weights, 1-8; more tokens take more passes
  *   PASSES  1: there are never more than TOKENS; 0: any number
  *   WARPS STAGES SLOTS   warps of a block, chunks each has under way, blocks of a multiprocessor
- *   WARM    hook warm(p), first of all: touch() what will be wanted and no kernel of the step writes.  Whatever is
- *           asked for after the weights waits behind them.
- *   NORM    1: rows are normalised on the way in (hooks lift(x), drop8(p, k, sum, v): the ROW op's);
+ *   BEFORE  of STAGES, asked for before grid_wait(); the others once this step's activations are under way: whatever is
+ *           asked for after weights waits behind them
+ *   WARM    hook warm(p), first of all: touch() what will be wanted and no kernel of the step writes
+ *   NORM    1: rows are normalised on the way in (hooks lift(x), and with struct vectors that vectors8(p, k, w) fills
+ *           drop8(w, k, sum, v): the ROW op's);
  *   ROW_CENTRED  1: after their mean is taken off
  *   GROUPED 1: without its kernel, for another's work (experts.cuh); XROW(p, i)  the row of activations that is number i there
  * Launch: any number of blocks, best one per multiprocessor; WARPS * 32 threads; GEMV_SMEM bytes of
@@ -36,6 +39,9 @@
 #endif
 #ifndef SLOTS
 #define SLOTS  2
+#endif
+#ifndef BEFORE
+#define BEFORE STAGES
 #endif
 #ifndef PASSES
 #define PASSES 0
@@ -91,7 +97,7 @@ enum { RUNS = ceil_div(PADDED / 8, THREADS), KEPT = RUNS * TOKENS <= 4 };
 
 struct columns { float v[KEPT ? RUNS * TOKENS : 1][8]; };
 
-/* f(token, k, v) for this thread's columns k..k+7 of n tokens, as the norm finds them. */
+/* f(token, run, k, v) for this thread's columns k..k+7 of n tokens, as the norm finds them: kept or loaded. */
 template <typename F> __device__ inline void each8(const args &p, columns &c, int first, int n, bool load, F f)
 {
 #pragma unroll
@@ -108,11 +114,12 @@ template <typename F> __device__ inline void each8(const args &p, columns &c, in
 				if (k < COLS)
 					x8(p, first + t, k, v);
 			}
-			f(t, k, v);
+			f(t, r, k, v);
 		}
 }
 
-__device__ inline void load_x(const args &p, int first, int n)
+/* meanwhile() is called when the first loads are under way: whatever it asks for comes after them. */
+template <typename F> __device__ inline void load_x(const args &p, int first, int n, F meanwhile)
 {
 	enum { AT_ONCE = 4 };
 	for (int m = 0; m < RUNS * TOKENS; m += AT_ONCE) {
@@ -123,6 +130,8 @@ __device__ inline void load_x(const args &p, int first, int n)
 			if (t < n && 8 * k8 < COLS)
 				x8(p, XROW(p, first + t), 8 * k8, v[i]);
 		}
+		if (m == 0)
+			meanwhile();
 #pragma unroll
 		for (int i = 0; i < AT_ONCE; i++) {
 			int t = (m + i) % TOKENS, k8 = threadIdx.x + (m + i) / TOKENS * THREADS;
@@ -133,6 +142,19 @@ __device__ inline void load_x(const args &p, int first, int n)
 }
 
 #if NORM
+/* The norm's own vectors, loaded before the weights are asked for where a thread has room for them. */
+enum { EARLY = RUNS <= 2 };
+
+struct norm_vectors { vectors w[EARLY ? RUNS : 1]; };
+
+__device__ inline void open_norm(const args &p, norm_vectors &c)
+{
+#pragma unroll
+	for (int r = 0; r < RUNS; r++)
+		if (EARLY && (int)(threadIdx.x + r * THREADS) * 8 < COLS)
+			vectors8(p, (threadIdx.x + r * THREADS) * 8, c.w[EARLY ? r : 0]);
+}
+
 /* Sums over the block of a number for each token; `turn` tells apart two in a row. */
 __device__ inline void block_sums(float (&sum)[TOKENS], int turn)
 {
@@ -150,29 +172,35 @@ __device__ inline void block_sums(float (&sum)[TOKENS], int turn)
 			sum[t] += parts[t * WARPS + i];
 }
 
-__device__ inline void normalise(const args &p, int first, int n)
+template <typename F> __device__ inline void normalise(const args &p, norm_vectors &with, int first, int n, F meanwhile)
 {
 	columns c;
 	float mean[TOKENS] = {}, sum[TOKENS] = {};
+	if (KEPT)
+		each8(p, c, first, n, true, [](int, int, int, float (&)[8]) {});
+	meanwhile();
 #if ROW_CENTRED
-	each8(p, c, first, n, true, [&](int t, int, float (&v)[8]) {
+	each8(p, c, first, n, !KEPT, [&](int t, int, int, float (&v)[8]) {
 		mean[t] += ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
 	});
 	block_sums(mean, 0);
 	for (int t = 0; t < TOKENS; t++)
 		mean[t] /= COLS;
 #endif
-	each8(p, c, first, n, !ROW_CENTRED, [&](int t, int k, float (&v)[8]) {
+	each8(p, c, first, n, !KEPT, [&](int t, int, int k, float (&v)[8]) {
 		for (int i = 0; i < 8; i++)
 			sum[t] += k + i < COLS ? lift(v[i] - mean[t]) : 0;
 	});
 	block_sums(sum, 1);
-	each8(p, c, first, n, false, [&](int t, int k, float (&v)[8]) {
+	each8(p, c, first, n, !KEPT, [&](int t, int r, int k, float (&v)[8]) {
+		vectors &w = with.w[EARLY ? r : 0];
 		float y[8];
 		for (int i = 0; i < 8; i++)
 			y[i] = v[i] - mean[t];
+		if (!EARLY && k < COLS)
+			vectors8(p, k, w);
 		if (k < COLS)
-			drop8(p, k, sum[t], y);
+			drop8(w, k, sum[t], y);
 		for (int i = 0; i < 8; i++)
 			y[i] = k + i < COLS ? y[i] : 0;
 		put8(t, k / 8, y);
@@ -180,12 +208,18 @@ __device__ inline void normalise(const args &p, int first, int n)
 }
 #endif
 
-__device__ inline void stage_x(const args &p, int first, int n)
+#if !NORM
+struct norm_vectors {};
+
+__device__ inline void open_norm(const args &, norm_vectors &) {}
+#endif
+
+template <typename F> __device__ inline void stage_x(const args &p, norm_vectors &with, int first, int n, F meanwhile)
 {
 #if NORM
-	normalise(p, first, n);
+	normalise(p, with, first, n, meanwhile);
 #else
-	load_x(p, first, n);
+	load_x(p, first, n, meanwhile);
 #endif
 	__syncthreads();
 }
@@ -378,31 +412,35 @@ __device__ inline void hand_in(const args &p, const work &w, const sums &s, int 
 
 extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) gemv(const __grid_constant__ args p)
 {
-	int warp = threadIdx.x / 32, next = 0, n = PASSES ? 1 : count(p), at = warp;
+	int warp = threadIdx.x / 32, next = 0, requested = 0, n = count(p), at = warp;
 	byte *ring = smem + warp * STAGES * STAGE;
 	work w = {(int)((long long)UNITS * blockIdx.x / gridDim.x), (int)((long long)UNITS * (blockIdx.x + 1) / gridDim.x)};
+	norm_vectors with;
 	grid_launch_next();
+	open_norm(p, with);
 #ifdef WARM
 	warm(p);
 #endif
 	w.tiles = ceil_div(w.last - w.first, UNIT_ROWS);
-	w.total = w.tiles * ceil_div(n, TOKENS);
+	w.total = w.tiles * (PASSES ? 1 : ceil_div(n, TOKENS));
 	place asked = {0, warp};
 	place_at(p, w, asked);
-	for (int i = 0; i < STAGES; i++)
-		request(p, w, asked, ring + i * STAGE);
+	for (; requested < BEFORE; requested++)
+		request(p, w, asked, ring + requested * STAGE);
 	if (threadIdx.x < SETS) {
 		barrier_init(&the_desk().full[threadIdx.x], THREADS);
 		barrier_init(&the_desk().free[threadIdx.x], 32);
 	}
-	n = count(p);
 	grid_wait();
 	unsigned row = lane_row(ring), token = lane_token();
 	for (int tile = 0; tile < w.total; tile++) {
 		int token0 = tile / w.tiles * TOKENS, here = at_most(TOKENS, n - token0);
 		if (tile % w.tiles == 0) {
 			__syncthreads();
-			stage_x(p, token0, here);
+			stage_x(p, with, token0, here, [&]() {
+				for (; requested < STAGES; requested++)
+					request(p, w, asked, ring + requested * STAGE);
+			});
 		}
 		float extra[LANE_UNITS];
 		if (finishes(tile))

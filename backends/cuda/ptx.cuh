@@ -141,9 +141,11 @@ __device__ inline void copy_commit() { asm volatile("cp.async.commit_group;" :::
 /* Until at most N of this thread's groups are under way; __syncwarp or __syncthreads shows it to others. */
 template <int N> __device__ inline void copy_wait() { asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory"); }
 
-/* A value is wanted though nothing uses it: its line is then in the first level cache. */
-__device__ inline void touch(int x) { asm volatile("" :: "r"(x)); }
-__device__ inline void touch(float x) { asm volatile("" :: "f"(x)); }
+/* Its line is then in the first level cache.  A load that nothing uses would not do: the assembler drops it. */
+__device__ inline void touch(const void *p)
+{
+	asm volatile("prefetch.global.L1 [%0];" :: "l"(__cvta_generic_to_global(p)));
+}
 
 /* ---- between threads ---------------------------------------------------------------------------- */
 

@@ -244,12 +244,18 @@ static struct part some_part(const struct pattern *p, wf_dtype act, int64_t n)
 	return part;
 }
 
+/* A choice between computed values: rounded, near ones change places, and all that follows is another. */
+static bool may_tip(const struct part *p)
+{
+	return p->p->op == &wf_op_route;
+}
+
 /* Tries parts until one follows what there is; a recipe that ends early is as good. */
 static void extend(struct recipe *r, int parts, const struct trial_opt *opt)
 {
 	for (int try = 0; try < 30 * parts && r->npart < parts; try++) {
 		r->part[r->npart++] = some_part(some_pattern(WF_DOT, false), opt->act, r->n);
-		if (!shapes_fit(r, opt))
+		if (may_tip(&r->part[r->npart - 1]) || !shapes_fit(r, opt))
 			r->npart--;
 	}
 }
@@ -289,14 +295,15 @@ static const struct pattern *product_pattern(void)
 	return NULL;
 }
 
-/* A product of a weight of that type, with what may come before and after it. */
-static void product(struct recipe *r, wf_dtype type, const struct trial_opt *opt)
+/* A product of a weight of that type, with what may come before and after it.  wide: of rows that do not fit a
+ * multiprocessor, some of them at once. */
+static void product(struct recipe *r, wf_dtype type, bool wide, const struct trial_opt *opt)
 {
 	static const int64_t widths[] = {1, 7, 16, 33, 48, 100, 128, 200, 257, 320};
 	int64_t block = wf_dtypes[type].block;
 
 	do {
-		*r = (struct recipe){.n = block == 1 ? some_width() : block * (1 + below(block == 256 ? 4 : 24)), .heads = 1,
+		*r = (struct recipe){.n = wide ? 2816 * (3 + below(3)) : block == 1 ? some_width() : block * (1 + below(block == 256 ? 4 : 24)), .heads = 1,
 			.rows = !below(6), .shown = below(2) - 1, .gated = !below(3)};
 		if (below(2))
 			extend(r, 1, opt);
@@ -429,7 +436,7 @@ static void make_products(const wf_backend *backend, int n)
 			if (backend->act != WF_F32)
 				opt.act = floats[(i + type) % 3];
 			for (int k = 0; k < 3;) {
-				product(&list[k], (wf_dtype)type, &opt);
+				product(&list[k], (wf_dtype)type, k == 0 && (type == WF_F16 || type == WF_BF16), &opt);
 				if (is_planned(&list[k], &opt, why))
 					k++;
 				else
