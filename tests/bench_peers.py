@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """weft beside transformers on the same machine, minutes apart: the seed workload with random weights.
 
-    bench_peers.py CONFIG.json... [--weft ./weft] [--device cuda] [--batch 8,16,32] [--prompt 1024] [--new 128] [--reps 3]
+    bench_peers.py CONFIG.json... [--weft ./weft] [--device cuda] [--batch 8,16,32] [--prompt 1024] [--new 128] [--reps 3] [--alone]
 
 1024 prompt tokens, 128 new ones, greedy; tokens per second = batch x new / wall time of prompt and generation.
 transformers runs eagerly, in a process of its own, with the same config and type.  The floor counts weights
@@ -123,6 +123,7 @@ def main():
     p.add_argument("--prompt", type=int, default=1024)
     p.add_argument("--new", type=int, default=128)
     p.add_argument("--reps", type=int, default=3)
+    p.add_argument("--alone", action="store_true", help="without transformers: weft and the floor")
     p.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     opt = p.parse_args()
     opt.batches = [int(b) for b in opt.batch.split(",")]
@@ -134,7 +135,7 @@ def main():
     print(f"|{'-' * 18}|" + f"{'-' * 29}|" * len(opt.batches))
     for config in opt.config:
         ours, ours_why = weft_rates(opt, config)
-        theirs, why = peer_rates(opt, config)
+        theirs, why = ({}, None) if opt.alone else peer_rates(opt, config)
         floor = floors(opt, config)
         row = ""
         for b in opt.batches:

@@ -48,11 +48,11 @@ sanitize() {
 	[ $? -le 1 ]
 }
 
-units() {
-	for t in "$tests"/cuda_device "$tests"/cuda_attend "$tests"/cuda_experts "$tests"/cuda_ops; do
-		[ ! -x "$t" ] || check "$(basename "$t")" "$t"
-		sed -n 's/^\([0-9]* cases, [0-9]* bad\).*/     \1/p' "$log"
-	done
+units() { at_once unit cuda_ops cuda_attend cuda_device cuda_experts; }
+unit() {
+	[ -x "$tests/$1" ] || return
+	check "$1" "$tests/$1"
+	sed -n 's/^\([0-9]* cases, [0-9]* bad\).*/     \1/p' "$log"
 }
 
 # Near ties between experts fall otherwise in 16 bits: there the bound is what transformers itself loses in bf16
@@ -92,7 +92,7 @@ at_once() {
 }
 
 # Stories of a small trained model; then a real one where it has been fetched (sh tests/model.sh): the CPU's
-# greedy text with f32 activations.
+# greedy text with f32 activations, for prompts whose answer never hangs on less than 0.07 between two logits.
 text() {
 	if [ -f "$shared/models/stories260K.gguf" ]; then
 		check "story" same_text story
@@ -101,7 +101,7 @@ text() {
 	fi
 	smollm2=${SMOLLM2:-${XDG_CACHE_HOME:-$HOME/.cache}/weft-models/SmolLM2-135M-Instruct.Q4_1.gguf}
 	[ -f "$smollm2" ] || return 0
-	for prompt in "What is the capital of France?" "Write a short story about a lighthouse." "Explain why the sky is blue."; do
+	for prompt in "What is the capital of France?" "Name the planets of the solar system." "Count from one to ten."; do
 		answer --act f32 > "$log.cpu"
 		for act in f32 f16 bf16; do
 			check "SmolLM2 $act: $prompt" same_answer --act $act

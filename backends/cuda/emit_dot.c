@@ -311,17 +311,26 @@ static int emit_many(struct emit *e)
 	return sum || ends_at_anchor(e) ? 0 : emit_after(e, x->dtype == WF_F32 ? "float" : x->dtype == WF_BF16 ? "bf16" : "half");
 }
 
+/* Rows with a norm before the product would take two kernels more, and their weights are read in one pass. */
+static bool saves_kernels(const struct emit *e)
+{
+	struct gemv g = choose_gemv(e);
+
+	return e->rows <= GEMV_TOKENS && uses_mma(e) && has_feed(e) && g.tokens >= e->rows && g.warps * g.stages >= 48;
+}
+
 /* For weights the library reads it was the faster from 8 rows on (H200, Llama-2-7B in f16 at context 1024, 8, 16
  * and 32 sequences: 5.66, 7.00 and 10.2 ms a step, with skinny.cuh 6.05, 7.49 and 14.5).  Others would have
  * to be unpacked for it in every step; without matrix units they are read in several passes. */
 int emit_dot(struct emit *e)
 {
 	const wf_tensor *anchor = e->kernel->anchor;
-	bool few = e->rows <= GEMV_MOST;
+	bool dense = anchor->in[0]->dtype == anchor->in[1]->dtype;
+	bool few = e->rows <= GEMV_MOST || (dense && saves_kernels(e));
 
 	if (anchor->ndim != 2)
 		return emit_refuse(e, "products of rows in more than one dimension");
-	if (!few && (anchor->in[0]->dtype == anchor->in[1]->dtype || e->rows > SKINNY_MOST))
+	if (!few && (dense || e->rows > SKINNY_MOST))
 		return emit_many(e);
 	return !few && can_skinny(e) ? emit_skinny(e) : emit_gemv(e);
 }
