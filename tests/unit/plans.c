@@ -4,6 +4,7 @@
  *   # >>> tokens=4 seqs=1 rows=1 backend=none [act=f16] [skip=fuse]
  *   # kernel 0 map {                                   the plan as printed, then what was not fused:
  *   # ! map after dot.store: matmul -> silu: 2 readers
+ *   # = kernel 2 is kernel 0 again                     equal work, which shares one kernel
  *   # <<<
  *
  * WEFT_BLESS=1 writes what the compiler gives now: read the difference before it is committed. */
@@ -93,6 +94,13 @@ static void print_blockers(const wf_plan *plan, FILE *f)
 	}
 }
 
+static void print_twins(const wf_plan *plan, FILE *f)
+{
+	for (int k = 0; k < plan->nkernel; k++)
+		if (plan->kernel[k].twin != k)
+			fprintf(f, "= kernel %d is kernel %d again\n", k, plan->kernel[k].twin);
+}
+
 static char *compile(const struct golden *golden, const char *path)
 {
 	char value[64], skip[64], *text;
@@ -118,6 +126,7 @@ static char *compile(const struct golden *golden, const char *path)
 	FILE *m = open_memstream(&text, &len);
 	wf_plan_print(plan, m);
 	print_blockers(plan, m);
+	print_twins(plan, m);
 	fclose(m);
 	wf_arena_free(arena);
 	return text;
