@@ -1,6 +1,6 @@
 /* emit_dot.c - products: which of three ways, by how many rows there are.
  *
- * Up to GEMV_MOST rows: one kernel with all that feeds and follows the product.  Weights of a type the library
+ * Up to GEMV_MOST rows, or GEMV_TOKENS where it saves kernels: one with all that feeds and follows the product.  Weights of a type the library
  * cannot read, up to SKINNY_MOST: rows made ready in scratch where anything feeds it, then one kernel with all
  * that follows.  Else: the library.
  * What follows but does not fit such a kernel (a norm over heads, say) works row by row on the bare
@@ -87,8 +87,8 @@ static int gemv_smem(const wf_tensor *w, bool mma, int tokens, int warps, int st
 }
 
 /* The most tokens a pass can hold, then the most warps, then the most under way up to 128 KB: more delays what is
- * asked for after it (H200, Llama-2-7B at context 1024: 3.58 ms a step, with 160 KB 3.60, with 96 KB 3.62).  Half the warps leave room for the rows of a wide product:
- * reading its weights twice costs more. */
+ * asked for after it (H200, Llama-2-7B at context 1024: 3.58 ms a step, with 160 KB 3.60, with 96 KB 3.62).
+ * Half the warps leave room for the rows of a wide product: reading its weights twice costs more. */
 static struct gemv choose_gemv(const struct emit *e)
 {
 	const wf_tensor *w = e->kernel->anchor->in[0];
@@ -311,7 +311,8 @@ static int emit_many(struct emit *e)
 	return sum || ends_at_anchor(e) ? 0 : emit_after(e, x->dtype == WF_F32 ? "float" : x->dtype == WF_BF16 ? "bf16" : "half");
 }
 
-/* Rows with a norm before the product would take two kernels more, and their weights are read in one pass. */
+/* What feeds or follows a product takes kernels of its own beside the library's.  Up to 8 rows that are read in one
+ * pass are better off here (H200, Llama-2-7B in f16 at context 1024, 8 sequences: 1424 tokens/s against 1412). */
 static bool saves_kernels(const struct emit *e)
 {
 	struct gemv g = choose_gemv(e);
@@ -319,9 +320,10 @@ static bool saves_kernels(const struct emit *e)
 	return e->rows <= GEMV_TOKENS && uses_mma(e) && has_feed(e) && g.tokens >= e->rows && g.warps * g.stages >= 48;
 }
 
-/* For weights the library reads it was the faster from 8 rows on (H200, Llama-2-7B in f16 at context 1024, 8, 16
- * and 32 sequences: 5.66, 7.00 and 10.2 ms a step, with skinny.cuh 6.05, 7.49 and 14.5).  Others would have
- * to be unpacked for it in every step; without matrix units they are read in several passes. */
+/* For other weights that the library reads it was the faster from 8 rows on (H200, Llama-2-7B in f16 at context
+ * 1024, 8, 16 and 32 sequences: 5.66, 7.00 and 10.2 ms a step, with skinny.cuh 6.05, 7.49 and 14.5).  Those it
+ * does not read would have to be unpacked for it in every step; without matrix units they are read in several
+ * passes. */
 int emit_dot(struct emit *e)
 {
 	const wf_tensor *anchor = e->kernel->anchor;

@@ -17,8 +17,8 @@
  *   TOKENS  in one pass over the weights, 1-8; more tokens take more passes
  *   PASSES  1: there are never more than TOKENS; 0: any number
  *   WARPS STAGES SLOTS   warps of a block, chunks each has under way, blocks of a multiprocessor
- *   BEFORE  of STAGES, asked for before grid_wait(); the others once this step's activations are under way: whatever is
- *           asked for after weights waits behind them
+ *   BEFORE  of STAGES, asked for before grid_wait(); the others once this step's activations are under way:
+ *           whatever is asked for after weights waits behind them
  *   WARM    hook warm(p), first of all: touch() what will be wanted and no kernel of the step writes
  *   NORM    1: rows are normalised on the way in (hooks lift(x), and with struct vectors that vectors8(p, k, w) fills
  *           drop8(w, k, sum, v): the ROW op's);
