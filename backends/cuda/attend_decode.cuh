@@ -1,7 +1,8 @@
 /* attend_decode.cuh - attention of one new token per sequence over its cached pages (flash-decoding).
  *
  * All keys and values of all (sequence, head) pairs, in runs of 16 tokens, form one list; every thread
- * block takes an equal part of it, so one long sequence fills the machine as well as many short ones.
+ * block takes an equal part of it, so one long sequence fills the machine as well as many short ones
+ * (of sequences as long as each other, parts that end where pairs do).
  * A block's warps take runs in turn, each with a ring of its own in shared memory, and put their
  * results together at the end of a pair.  A pair that crosses blocks goes through `work`, and
  * the block that arrives last puts its parts together: no second kernel.
@@ -74,15 +75,37 @@ __device__ inline int runs_of(const args &p, int seq)
 	return s.end - s.first;
 }
 
-/* All sequences' runs, of one head unit. */
-__device__ inline int count_runs(const args &p)
+/* All sequences' runs, of one head unit; the sequences that have any, and the most one has. */
+struct runs { int sum, seqs, most; };
+
+__device__ inline runs count_runs(const args &p)
 {
-	int sum = 0;
-	for (int i = threadIdx.x % 32; i < p.table->nseq; i += 32)
-		sum += runs_of(p, i);
+	runs all = {};
+	for (int i = threadIdx.x % 32; i < p.table->nseq; i += 32) {
+		int n = runs_of(p, i);
+		all = {all.sum + n, all.seqs + (n > 0), at_least(all.most, n)};
+	}
 	for (int i = 16; i; i >>= 1)
-		sum += __shfl_xor_sync(~0u, sum, i);
-	return sum;
+		all = {all.sum + __shfl_xor_sync(~0u, all.sum, i), all.seqs + __shfl_xor_sync(~0u, all.seqs, i),
+			at_least(all.most, __shfl_xor_sync(~0u, all.most, i))};
+	return all;
+}
+
+/* How many blocks share the list.  Where all pairs are as long, a number that gives a block whole pairs or a pair
+ * whole blocks, unless that is SHARED runs more for a block than all blocks would have: about what it takes to
+ * put a pair together that crosses blocks. */
+__device__ inline int blocks_for(const runs &all)
+{
+	enum { SHARED = 8 };
+	long long total = (long long)all.sum * HEAD_UNITS;
+	int blocks = gridDim.x < total ? (int)gridDim.x : (int)total, pairs = all.seqs * HEAD_UNITS;
+	if (all.sum == 0 || all.sum != all.seqs * all.most)
+		return blocks;
+	int most = (int)((total + blocks - 1) / blocks) + SHARED;
+	int each = ceil_div(pairs, blocks), parts = at_most(blocks / pairs, all.most);
+	if (pairs % each == 0 && each * all.most <= most)
+		return pairs / each;
+	return parts > 1 && ceil_div(all.most, parts) <= most ? pairs * parts : blocks;
 }
 
 __device__ inline void skip(const args &p, cursor &at, int n)
@@ -426,8 +449,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) attend_decode(const
 	byte *ring = smem + warp * STAGES * STAGE;
 	float *part = (float *)(smem + AT_PARTS) + warp * UNIT_HEADS * PARTIAL;
 	table::table_pages kv = p.table->kv[KV_CLASS];
-	long long total = (long long)count_runs(p) * HEAD_UNITS;
-	long long blocks = gridDim.x < total ? gridDim.x : total, b = blockIdx.x;
+	runs all = count_runs(p);
+	long long total = (long long)all.sum * HEAD_UNITS, blocks = blocks_for(all), b = blockIdx.x;
 	long long from = b < blocks ? total * b / blocks : total, to = b < blocks ? total * (b + 1) / blocks : total;
 	cursor block = part_of(p, from, (int)(to - from)), asked = block;
 	skip(p, asked, warp);

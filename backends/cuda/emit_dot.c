@@ -1,8 +1,8 @@
 /* emit_dot.c - products: which of three ways, by how many rows there are.
  *
- * Up to GEMV_MOST rows, or GEMV_TOKENS where it saves kernels: one with all that feeds and follows the product.  Weights of a type the library
- * cannot read, up to SKINNY_MOST: rows made ready in scratch where anything feeds it, then one kernel with all
- * that follows.  Else: the library.
+ * Up to GEMV_MOST rows, GEMV_TOKENS where that saves kernels: one kernel with all that feeds and follows the
+ * product.  Weights of a type the library cannot read, up to SKINNY_MOST: rows made ready in scratch where anything
+ * feeds it, then one kernel with all that follows.  Else: the library.
  * What follows but does not fit such a kernel (a norm over heads, say) works row by row on the bare
  * product, left in scratch. */
 #include "backends/cuda/cuda.h"
