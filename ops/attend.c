@@ -10,6 +10,8 @@ static int shape(wf_graph *g, wf_tensor *y)
 	int at = wf_attr_index(kv->op, "window");
 	double window = y->attr[WINDOW], kept = at < 0 ? 0 : kv->attr[at];
 
+	if (wf_takes_values(g, y, 2))
+		return -1;
 	if (!kv->op->state || q->ndim != 3)
 		return wf_fail(g->err, "attend: expected queries [tokens, heads, n] and a cache (%s)", g->scope);
 	if (q->dim[2] != kv->dim[2] || q->dim[1] % kv->dim[1])

@@ -9,6 +9,8 @@ static int shape(wf_graph *g, wf_tensor *y)
 	const wf_tensor *k = y->in[0], *v = y->in[1], *pos = y->in[2];
 	double layer = y->attr[LAYER], window = y->attr[WINDOW];
 
+	if (wf_takes_values(g, y, 2))
+		return -1;
 	if (k->ndim != 3 || v->ndim != 3 || k->dim[0] != v->dim[0] || k->dim[1] != v->dim[1])
 		return wf_fail(g->err, "cache: expected keys [tokens, heads, n] and values [tokens, heads, m] (%s)", g->scope);
 	if (pos->dtype != WF_I32 || pos->ndim != 1 || pos->dim[0] != k->dim[0])

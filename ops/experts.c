@@ -14,7 +14,7 @@ static int shape(wf_graph *g, wf_tensor *y)
 			return wf_fail(g->err, "experts: weights of as many rows as a step has, expected a constant number (%s)", g->scope);
 	if (w->ndim < 2 || n < 1 || rows % n || (w->ndim == 3 && w->dim[0] != n))
 		return wf_fail(g->err, "experts: %lld rows of weights for %lld experts (%s)", (long long)rows, (long long)n, g->scope);
-	if (wf_choice_among(g, id, n, "experts"))
+	if (wf_takes_values(g, y, 2) || wf_choice_among(g, id, n, "experts"))
 		return -1;
 	if (x->dim[0] != id->dim[0] || (x->ndim == 3 && x->dim[1] != id->dim[1]) ||
 	    x->dim[x->ndim - 1] != w->dim[w->ndim - 1])

@@ -8,7 +8,7 @@ static int shape(wf_graph *g, wf_tensor *y)
 {
 	const wf_tensor *x = y->in[0], *id = y->in[1];
 
-	if (wf_choice_among(g, id, wf_last(x), "gates"))
+	if (wf_takes_values(g, y, 1) || wf_choice_among(g, id, wf_last(x), "gates"))
 		return -1;
 	if (x->ndim != 2 || id->dim[0] != x->dim[0])
 		return wf_fail(g->err, "gates: expected scores [tokens, experts] and i32 [tokens, k] (%s)", g->scope);

@@ -114,12 +114,12 @@ static bool trails(const wf_tensor *a, const wf_tensor *b)
 		!memcmp(a->dim + a->ndim - b->ndim, b->dim, sizeof *b->dim * b->ndim);
 }
 
-static bool has_whole_numbers(wf_graph *g, const wf_tensor *y)
+int wf_takes_values(wf_graph *g, const wf_tensor *y, int n)
 {
-	for (int k = 0; k < y->nin; k++)
+	for (int k = 0; k < n && k < y->nin; k++)
 		if (y->in[k]->dtype == WF_I32)
 			return wf_fail(g->err, "%s: operand %d is of whole numbers, expected values (%s)", y->op->name, k, g->scope);
-	return false;
+	return 0;
 }
 
 int wf_choice_among(wf_graph *g, const wf_tensor *id, int64_t n, const char *op)
@@ -135,7 +135,7 @@ int wf_choice_among(wf_graph *g, const wf_tensor *id, int64_t n, const char *op)
 
 int wf_same_shape(wf_graph *g, wf_tensor *y)
 {
-	if (has_whole_numbers(g, y))
+	if (wf_takes_values(g, y, y->nin))
 		return -1;
 	for (int k = 1; k < y->nin; k++)
 		if (!trails(y->in[0], y->in[k]))
@@ -147,7 +147,7 @@ int wf_same_shape(wf_graph *g, wf_tensor *y)
 
 int wf_row_shape(wf_graph *g, wf_tensor *y)
 {
-	if (has_whole_numbers(g, y))
+	if (wf_takes_values(g, y, y->nin))
 		return -1;
 	if (y->dim[y->ndim - 1] < 0)
 		return wf_fail(g->err, "%s: rows of symbolic length (%s)", y->op->name, g->scope);

@@ -8,6 +8,8 @@ static int shape(wf_graph *g, wf_tensor *y)
 {
 	const wf_tensor *pos = y->in[1], *freqs = y->in[2];
 
+	if (wf_takes_values(g, y, 1))
+		return -1;
 	if (y->ndim != 3)
 		return wf_fail(g->err, "rope: %d dims, expected [tokens, heads, n] (%s)", y->ndim, g->scope);
 	if (pos->dtype != WF_I32 || pos->ndim != 1 || pos->dim[0] != y->dim[0])

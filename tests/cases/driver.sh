@@ -128,6 +128,14 @@ $weft dump -m $golden --stage fuse -o "$tmp/fused"
 check "a dump is not taken back" says "past build" 1 $weft dump --graph "$tmp/fused" --stage build
 echo "%0 = nonsense" > "$tmp/bad"
 check "a bad dump has a place" says "line 1, column" 1 $weft dump --graph "$tmp/bad"
+# refused TEXT MESSAGE: a graph whose one output is TEXT, of x and of a choice among its eight values
+refused() {
+	printf 'graph g act=f32\n$x : f32[T,8]\n@w : f32[6,4]\n%%1 = route $x k=2\nout y = (%s)\n' "$1" > "$tmp/refused"
+	check "refused: $1" says "$2" 1 $weft dump --graph "$tmp/refused"
+}
+refused 'mix (heads $x n=2) %1' "mix: operand 1 is of whole numbers"
+refused 'experts @w (cols $x start=0 n=4) %1 n=3' "experts: chosen among 8 experts, of which there are 3"
+refused 'gates (cols $x start=0 n=4) %1' "gates: chosen among 8 experts, of which there are 4"
 check "emit needs sources" says "--backend cuda" 1 $weft dump -m $golden --backend cpu --stage emit
 
 # a dump that runs: for as many rows as it takes, a kernel taken apart, values that have no place yet
