@@ -76,6 +76,14 @@ double wf_bytes(const wf_tensor *t)
 	return (double)wf_nelem(t) / wf_dtypes[t->dtype].block * wf_dtypes[t->dtype].bytes;
 }
 
+bool graph_is_output(const wf_graph *g, const wf_tensor *t)
+{
+	for (int i = 0; i < g->nout; i++)
+		if (g->out[i].t == t)
+			return true;
+	return false;
+}
+
 const wf_op *wf_op_find(const wf_op *const *ops, const char *name)
 {
 	for (; *ops; ops++)
@@ -332,6 +340,9 @@ static int check_operands(wf_graph *g, const wf_op *op, wf_tensor *const *in, in
 	for (int i = 0; i < nin; i++)
 		if (!in[i] || in[i]->g != g)
 			return wf_fail(g->err, "%s: operand %d is not a node of this graph (%s)", op->name, i, g->scope);
+	for (int i = 0; i < nin && op->kind != WF_MOVE; i++)
+		if (in[i]->dtype == WF_I32 && !(op->numbers >> i & 1))
+			return wf_fail(g->err, "%s: operand %d is of whole numbers, expected values (%s)", op->name, i, g->scope);
 	return 0;
 }
 

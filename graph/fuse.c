@@ -90,14 +90,6 @@ static int find_readers(struct fuser *f)
 	return 0;
 }
 
-static bool is_output(const wf_graph *g, const wf_tensor *t)
-{
-	for (int i = 0; i < g->nout; i++)
-		if (g->out[i].t == t)
-			return true;
-	return false;
-}
-
 /* Does group `from` depend on group `on`?  Groups whose nodes all come before it cannot. */
 static bool depends(struct fuser *f, int from, int on)
 {
@@ -181,7 +173,7 @@ static const char *load_blocker(struct fuser *f, const struct pair *pair, const 
 		return "it follows another kernel's store";
 	if (f->first[t->id + 1] - f->first[t->id] > 1)
 		return plan_note_text(f->plan, "%d readers", f->first[t->id + 1] - f->first[t->id]);
-	if (is_output(f->g, t))
+	if (graph_is_output(f->g, t))
 		return "it is an output";
 	if (pair->producer == WF_ROW && t->ndim != 2)
 		return "its rows are not the product's rows";
@@ -290,7 +282,7 @@ static const char *store_blocker(struct fuser *f, const struct pair *pair, const
 static wf_tensor *meeting(struct fuser *f, const wf_tensor *anchor, wf_tensor *t)
 {
 	for (;;) {
-		if (f->first[t->id + 1] - f->first[t->id] != 1 || is_output(f->g, t))
+		if (f->first[t->id + 1] - f->first[t->id] != 1 || graph_is_output(f->g, t))
 			return NULL;
 		wf_tensor *reader = f->g->node[f->reader[f->first[t->id]]];
 		if (reader->op->kind != WF_MAP)

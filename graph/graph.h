@@ -161,6 +161,7 @@ struct wf_op {
 	wf_kind kind;
 	int nin;                          /* operands required */
 	int nopt;                         /* operands that may follow */
+	unsigned numbers;                 /* bit k: operand k is of whole numbers; no other is but a MOVE's */
 	/* "eps" or "start n=1": names, each may carry a default.  One that ends in @ (layer@) is an
 	 * address: kernels that differ only there are the same kernel. */
 	const char *attr;
@@ -239,6 +240,7 @@ int64_t    wf_nelem(const wf_tensor *);
 int64_t    wf_last(const wf_tensor *);              /* the last dimension, never symbolic */
 int64_t    wf_rows(const wf_tensor *);              /* wf_nelem / wf_last */
 double     wf_bytes(const wf_tensor *);             /* of its values in its type */
+bool       graph_is_output(const wf_graph *, const wf_tensor *);
 int        wf_attr_index(const wf_op *, const char *name);             /* -1 when it has none */
 struct wf_attr_info { const char *name; size_t len; bool address, has_absent; double absent; };
 int        wf_attr_info(const wf_op *, int k, struct wf_attr_info *);  /* -1 past the last */
@@ -387,6 +389,7 @@ struct wf_plan {
 wf_plan *wf_plan_build(wf_graph *, const struct wf_rule *, const wf_backend *, const struct wf_plan_opt *);
 int      wf_plan_continue(wf_plan *);               /* run the passes after plan->stage */
 wf_plan *plan_new(wf_graph *);                      /* empty, in the graph's arena; NULL after wf_fail */
+const wf_tensor *plan_storage(const wf_plan *, const wf_tensor *);     /* the value whose bytes t uses: behind views */
 int      plan_reserve(wf_plan *, int nkernel);      /* room for values of all nodes and that many kernels */
 int      plan_add_member(wf_plan *, int kernel, wf_tensor *);
 int      plan_renumber(wf_plan *);                  /* node ids in the order of printing */

@@ -196,8 +196,7 @@ static int derive_outputs(wf_plan *plan, wf_kernel *kernel)
 	return 0;
 }
 
-/* The value whose bytes t uses. */
-static const wf_tensor *storage(const wf_plan *plan, const wf_tensor *t)
+const wf_tensor *plan_storage(const wf_plan *plan, const wf_tensor *t)
 {
 	while (plan->value[t->id].alias)
 		t = t->in[0];
@@ -215,12 +214,12 @@ static void derive_ranges(wf_plan *plan)
 	}
 	for (int k = 0; k < plan->nkernel; k++)
 		for (int i = 0; i < plan->kernel[k].nin; i++) {
-			const wf_tensor *t = storage(plan, plan->kernel[k].in[i]);
+			const wf_tensor *t = plan_storage(plan, plan->kernel[k].in[i]);
 			if (plan->value[t->id].last < k)
 				plan->value[t->id].last = k;
 		}
 	for (int i = 0; i < plan->g->nout; i++)
-		plan->value[storage(plan, plan->g->out[i].t)->id].last = plan->nkernel - 1;
+		plan->value[plan_storage(plan, plan->g->out[i].t)->id].last = plan->nkernel - 1;
 }
 
 /* Weights of which only the chosen experts' part is read: the op knows how much. */
@@ -285,19 +284,9 @@ static int position(wf_tensor *const *list, int n, const wf_tensor *t)
 }
 
 /* The graph's outputs may be kept in another type than what they are computed in. */
-static bool is_output(const wf_plan *plan, const wf_tensor *t)
-{
-	while (plan->value[t->id].alias)
-		t = t->in[0];
-	for (int i = 0; i < plan->g->nout; i++)
-		if (plan->g->out[i].t == t)
-			return true;
-	return false;
-}
-
 static void hash_type(XXH3_state_t *state, const wf_plan *plan, const wf_tensor *t)
 {
-	char flag = is_output(plan, t);
+	char flag = graph_is_output(plan->g, plan_storage(plan, t));
 
 	XXH3_128bits_update(state, &flag, sizeof flag);
 	XXH3_128bits_update(state, &t->dtype, sizeof t->dtype);

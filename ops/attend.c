@@ -10,8 +10,6 @@ static int shape(wf_graph *g, wf_tensor *y)
 	int at = wf_attr_index(kv->op, "window");
 	double window = y->attr[WINDOW], kept = at < 0 ? 0 : kv->attr[at];
 
-	if (wf_takes_values(g, y, 2))
-		return -1;
 	if (!kv->op->state || q->ndim != 3)
 		return wf_fail(g->err, "attend: expected queries [tokens, heads, n] and a cache (%s)", g->scope);
 	if (q->dim[2] != kv->dim[2] || q->dim[1] % kv->dim[1])
@@ -113,6 +111,7 @@ const wf_op wf_op_attend = {
 	.source = "Vaswani et al. 2017, arXiv 1706.03762; ALiBi, arXiv 2108.12409",
 	.kind   = WF_ATTEND,
 	.nin    = 3,
+	.numbers = 1 << 2,
 	.nopt   = 1,
 	.attr   = "scale=0 window=0 softcap=0 alibi=0 nhead=0 head0=0",
 	.shape  = shape,

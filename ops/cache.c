@@ -9,8 +9,6 @@ static int shape(wf_graph *g, wf_tensor *y)
 	const wf_tensor *k = y->in[0], *v = y->in[1], *pos = y->in[2];
 	double layer = y->attr[LAYER], window = y->attr[WINDOW];
 
-	if (wf_takes_values(g, y, 2))
-		return -1;
 	if (k->ndim != 3 || v->ndim != 3 || k->dim[0] != v->dim[0] || k->dim[1] != v->dim[1])
 		return wf_fail(g->err, "cache: expected keys [tokens, heads, n] and values [tokens, heads, m] (%s)", g->scope);
 	if (pos->dtype != WF_I32 || pos->ndim != 1 || pos->dim[0] != k->dim[0])
@@ -43,6 +41,7 @@ const wf_op wf_op_cache = {
 	.doc   = "keys and values of layer `layer` at pos[t] of t's sequence become k[t], v[t]; the last `window` are kept (0: all)",
 	.kind  = WF_MOVE,
 	.nin   = 3,
+	.numbers = 1 << 2,
 	.attr  = "layer@ window=0",
 	.shape = shape,
 	.eval  = eval,

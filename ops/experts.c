@@ -14,7 +14,7 @@ static int shape(wf_graph *g, wf_tensor *y)
 			return wf_fail(g->err, "experts: weights of as many rows as a step has, expected a constant number (%s)", g->scope);
 	if (w->ndim < 2 || n < 1 || rows % n || (w->ndim == 3 && w->dim[0] != n))
 		return wf_fail(g->err, "experts: %lld rows of weights for %lld experts (%s)", (long long)rows, (long long)n, g->scope);
-	if (wf_takes_values(g, y, 2) || wf_choice_among(g, id, n, "experts"))
+	if (wf_choice_among(g, y, 2, n))
 		return -1;
 	if (x->dim[0] != id->dim[0] || (x->ndim == 3 && x->dim[1] != id->dim[1]) ||
 	    x->dim[x->ndim - 1] != w->dim[w->ndim - 1])
@@ -62,6 +62,7 @@ const wf_op wf_op_experts = {
 	.source = "Shazeer et al. 2017, arXiv 1701.06538",
 	.kind   = WF_DOT,
 	.nin    = 3,
+	.numbers = 1 << 2,
 	.attr   = "n",
 	.shape  = shape,
 	.eval   = eval,

@@ -8,7 +8,7 @@ static int shape(wf_graph *g, wf_tensor *y)
 {
 	const wf_tensor *x = y->in[0], *id = y->in[1];
 
-	if (wf_takes_values(g, y, 1) || wf_choice_among(g, id, wf_last(x), "gates"))
+	if (wf_choice_among(g, y, 1, wf_last(x)))
 		return -1;
 	if (x->ndim != 2 || id->dim[0] != x->dim[0])
 		return wf_fail(g->err, "gates: expected scores [tokens, experts] and i32 [tokens, k] (%s)", g->scope);
@@ -64,6 +64,7 @@ const wf_op wf_op_gates = {
 	.doc    = "y[t,i] = scale * p(x[t])[ids[t,i]], p softmax (mode 0) or sigmoid (1); norm=1: the k of them sum to scale",
 	.kind   = WF_ROUTE,
 	.nin    = 2,
+	.numbers = 1 << 1,
 	.attr   = "mode=0 norm=1 scale=1",
 	.shape  = shape,
 	.eval   = eval,

@@ -5,8 +5,6 @@ static int shape(wf_graph *g, wf_tensor *y)
 {
 	const wf_tensor *w = y->in[0], *x = y->in[1];
 
-	if (wf_takes_values(g, y, 2))
-		return -1;
 	if (w->ndim != 2 || w->dim[0] < 0 || w->dim[1] < 0)
 		return wf_fail(g->err, "matmul: weight of %d dims, expected [out, in] (%s)", w->ndim, g->scope);
 	if (x->dim[x->ndim - 1] != w->dim[1])

@@ -5,8 +5,6 @@ static int shape(wf_graph *g, wf_tensor *y)
 {
 	const wf_tensor *x = y->in[0], *gates = y->in[1];
 
-	if (wf_takes_values(g, y, 2))
-		return -1;
 	if (x->ndim != 3 || gates->ndim != 2 || gates->dim[0] != x->dim[0] || gates->dim[1] != x->dim[1])
 		return wf_fail(g->err, "mix: expected [tokens, k, n] and gates [tokens, k] (%s)", g->scope);
 	y->ndim = 2;

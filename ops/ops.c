@@ -114,29 +114,21 @@ static bool trails(const wf_tensor *a, const wf_tensor *b)
 		!memcmp(a->dim + a->ndim - b->ndim, b->dim, sizeof *b->dim * b->ndim);
 }
 
-int wf_takes_values(wf_graph *g, const wf_tensor *y, int n)
+int wf_choice_among(wf_graph *g, const wf_tensor *y, int k, int64_t n)
 {
-	for (int k = 0; k < n && k < y->nin; k++)
-		if (y->in[k]->dtype == WF_I32)
-			return wf_fail(g->err, "%s: operand %d is of whole numbers, expected values (%s)", y->op->name, k, g->scope);
-	return 0;
-}
+	const wf_tensor *id = y->in[k];
 
-int wf_choice_among(wf_graph *g, const wf_tensor *id, int64_t n, const char *op)
-{
 	if (id->ndim != 2 || id->dtype != WF_I32)
-		return wf_fail(g->err, "%s: choice of %d dims in %s, expected i32 [tokens, k] (%s)", op, id->ndim,
+		return wf_fail(g->err, "%s: choice of %d dims in %s, expected i32 [tokens, k] (%s)", y->op->name, id->ndim,
 			wf_dtypes[id->dtype].name, g->scope);
 	if (id->op == &wf_op_route && wf_last(id->in[0]) > n)
-		return wf_fail(g->err, "%s: chosen among %lld experts, of which there are %lld (%s)", op,
+		return wf_fail(g->err, "%s: chosen among %lld experts, of which there are %lld (%s)", y->op->name,
 			(long long)wf_last(id->in[0]), (long long)n, g->scope);
 	return 0;
 }
 
 int wf_same_shape(wf_graph *g, wf_tensor *y)
 {
-	if (wf_takes_values(g, y, y->nin))
-		return -1;
 	for (int k = 1; k < y->nin; k++)
 		if (!trails(y->in[0], y->in[k]))
 			return wf_fail(g->err, "%s: operand %d of %d dims ending in %lld does not repeat over "
@@ -147,8 +139,6 @@ int wf_same_shape(wf_graph *g, wf_tensor *y)
 
 int wf_row_shape(wf_graph *g, wf_tensor *y)
 {
-	if (wf_takes_values(g, y, y->nin))
-		return -1;
 	if (y->dim[y->ndim - 1] < 0)
 		return wf_fail(g->err, "%s: rows of symbolic length (%s)", y->op->name, g->scope);
 	for (int k = 1; k < y->nin; k++)

@@ -90,9 +90,8 @@ extern const struct wf_rule wf_rules[];       /* rules.c: the algebra, {0} at th
  * does nothing.  -1 after wf_fail when something is missing or the name is taken. */
 int  wf_op_register(wf_error *, const wf_op *);
 void wf_span_eval(wf_tensor *out);                    /* eval of an op whose span is plain enough to define it */
-int  wf_takes_values(wf_graph *, const wf_tensor *out, int n);   /* -1 after wf_fail: one of its first n operands is i32 */
-/* Rows [tokens, k] of numbers below n.  -1 after wf_fail: other dims, or a choice among more. */
-int  wf_choice_among(wf_graph *, const wf_tensor *id, int64_t n, const char *op);
+/* Operand k is rows [tokens, k] of numbers below n.  -1 after wf_fail: other dims, or a choice among more. */
+int  wf_choice_among(wf_graph *, const wf_tensor *out, int k, int64_t n);
 int  wf_same_shape(wf_graph *, wf_tensor *out);          /* MAP: in[0]'s; others equal it or its trailing dims */
 int  wf_row_shape(wf_graph *, wf_tensor *out);    /* ROW: in[1], in[2] are vectors of a row's length */
 struct wf_cost wf_map_cost(const wf_tensor *out);        /* reads operands once, writes once */

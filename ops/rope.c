@@ -8,8 +8,6 @@ static int shape(wf_graph *g, wf_tensor *y)
 {
 	const wf_tensor *pos = y->in[1], *freqs = y->in[2];
 
-	if (wf_takes_values(g, y, 1))
-		return -1;
 	if (y->ndim != 3)
 		return wf_fail(g->err, "rope: %d dims, expected [tokens, heads, n] (%s)", y->ndim, g->scope);
 	if (pos->dtype != WF_I32 || pos->ndim != 1 || pos->dim[0] != y->dim[0])
@@ -57,6 +55,7 @@ const wf_op wf_op_rope = {
 	.source = "Su et al. 2021, arXiv 2104.09864",
 	.kind   = WF_ROW,
 	.nin    = 3,
+	.numbers = 1 << 1,
 	.attr   = "pairs=0 mscale=1",
 	.shape  = shape,
 	.eval   = eval,

@@ -11,8 +11,6 @@ static int shape(wf_graph *g, wf_tensor *y)
 	const wf_tensor *x = y->in[0];
 	double n = (double)x->dim[x->ndim - 1], k = y->attr[K], groups = y->attr[GROUPS];
 
-	if (wf_takes_values(g, y, 2))
-		return -1;
 	if (x->ndim != 2 || n > MAXEXPERT || k < 1 || k > n)
 		return wf_fail(g->err, "route: %g of %g experts, at most %d (%s)", k, n, MAXEXPERT, g->scope);
 	if (groups > 0 && (groups < 1 || groups > n || (int64_t)n % (int64_t)groups || y->attr[GROUPK] < 1 || y->attr[GROUPK] > groups ||

@@ -295,7 +295,7 @@ static inline int64_t trial_stray(const struct trial *t)
 		const struct wf_value *value = &t->plan->value[i];
 		if (value->kernel < 0 || !value->stored || value->alias || v->op->state)
 			continue;
-		if (!page_is_output(t->plan, v))
+		if (!graph_is_output(t->plan->g, v))
 			memset(work + value->offset, POISON, trial_used(t, v, (size_t)wf_dtypes[v->dtype].bytes));
 		for (int k = 0; k < t->plan->g->nout; k++)
 			if (t->plan->g->out[k].t == v)

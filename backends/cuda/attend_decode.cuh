@@ -94,10 +94,9 @@ __device__ inline runs count_runs(const args &p)
 /* How many blocks share the list.  Where all pairs are as long, a number that gives a block whole pairs or a pair
  * whole blocks, unless that is SHARED runs more for a block than all blocks would have: about what it takes to
  * put a pair together that crosses blocks. */
-__device__ inline int blocks_for(const runs &all)
+__device__ inline int blocks_for(const runs &all, long long total)
 {
 	enum { SHARED = 8 };
-	long long total = (long long)all.sum * HEAD_UNITS;
 	int blocks = gridDim.x < total ? (int)gridDim.x : (int)total, pairs = all.seqs * HEAD_UNITS;
 	if (all.sum == 0 || all.sum != all.seqs * all.most)
 		return blocks;
@@ -450,7 +449,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) attend_decode(const
 	float *part = (float *)(smem + AT_PARTS) + warp * UNIT_HEADS * PARTIAL;
 	table::table_pages kv = p.table->kv[KV_CLASS];
 	runs all = count_runs(p);
-	long long total = (long long)all.sum * HEAD_UNITS, blocks = blocks_for(all), b = blockIdx.x;
+	long long total = (long long)all.sum * HEAD_UNITS, blocks = blocks_for(all, total), b = blockIdx.x;
 	long long from = b < blocks ? total * b / blocks : total, to = b < blocks ? total * (b + 1) / blocks : total;
 	cursor block = part_of(p, from, (int)(to - from)), asked = block;
 	skip(p, asked, warp);

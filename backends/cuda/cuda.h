@@ -144,8 +144,6 @@ const char *page_function(struct page *, const wf_tensor *);
 void page_op(struct page *, const wf_tensor *, const struct page_word *);
 const char *page_type(const struct page *, const wf_tensor *);      /* of its values in memory: half, q4_k */
 const char *page_own_type(const wf_tensor *);       /* though it be an output, which is kept in f32: of scratch rows */
-bool page_is_output(const wf_plan *, const wf_tensor *);
-const wf_tensor *page_storage(const wf_plan *, const wf_tensor *);  /* behind views */
 /* The name of a member of struct args, added when new. */
 const char *page_pointer(struct page *, enum page_source, const wf_tensor *, const char *type, const char *name);
 const char *page_value(struct page *, const wf_tensor *);

@@ -80,7 +80,7 @@ static const char *blocker(const struct emit *e)
 		return "heads must be multiples of 8 up to 256";
 	if (e->page_tokens % 16)
 		return "pages must be multiples of 16 tokens";
-	if (t->in[0]->dtype != t->dtype || page_is_output(e->plan, t))
+	if (t->in[0]->dtype != t->dtype || graph_is_output(e->plan->g, t))
 		return "queries and results of different types";
 	return NULL;
 }

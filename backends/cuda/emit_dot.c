@@ -54,7 +54,7 @@ static bool has_feed(const struct emit *e)
 /* The library reads rows in the type they are computed in; an output of the graph is kept in f32. */
 static bool needs_rows(const struct emit *e)
 {
-	return has_feed(e) || page_is_output(e->plan, page_storage(e->plan, e->kernel->anchor->in[1]));
+	return has_feed(e) || graph_is_output(e->plan->g, plan_storage(e->plan, e->kernel->anchor->in[1]));
 }
 
 static int emit_feed(struct emit *e)
@@ -176,7 +176,7 @@ static bool can_skinny(const struct emit *e)
 
 	return uses_mma(e) && x->dtype == e->plan->g->act && w->dim[1] % 8 == 0 &&
 		(!dense || wf_row_bytes(w->dtype, w->dim[1]) % 16 == 0) &&
-		(has_feed(e) || !page_is_output(e->plan, page_storage(e->plan, x))) && choose_skinny(e).tokens;
+		(has_feed(e) || !graph_is_output(e->plan->g, plan_storage(e->plan, x))) && choose_skinny(e).tokens;
 }
 
 /* With all that follows it, or plain; 1 when its hooks cannot be written. */
@@ -236,12 +236,12 @@ static const wf_tensor *only_sum(const struct emit *e, const wf_tensor **other)
 			return NULL;
 		sum = t;
 	}
-	if (!sum || e->plan->value[anchor->id].stored || page_is_output(e->plan, sum))
+	if (!sum || e->plan->value[anchor->id].stored || graph_is_output(e->plan->g, sum))
 		return NULL;
 	*other = sum->in[sum->in[0] == anchor];
 	return *other != anchor && !(*other)->constant && emit_width(*other) == emit_width(anchor) &&
 		e->plan->value[(*other)->id].kernel != e->kernel->id && (*other)->dtype == sum->dtype &&
-		!page_is_output(e->plan, *other) ? sum : NULL;
+		!graph_is_output(e->plan->g, *other) ? sum : NULL;
 }
 
 static bool ends_at_anchor(const struct emit *e)

@@ -101,7 +101,7 @@ static const float *output(wf_exec *exec, const char *name)
 			continue;
 		struct page_arg where = {.from = PAGE_VALUE};
 		wf_kernel one = {.in = (wf_tensor *[]){plan->g->out[i].t}, .nin = 1};
-		bool wide = page_is_output(plan, page_storage(plan, t));
+		bool wide = graph_is_output(plan->g, plan_storage(plan, t));
 		int64_t n = rows_now(e, t) * wf_last(t);
 		size_t bytes = (size_t)n * (wide ? 4 : (size_t)wf_dtypes[t->dtype].bytes);
 		if (CU(exec->err, cuCtxSetCurrent(e->context)) ||

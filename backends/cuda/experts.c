@@ -314,7 +314,7 @@ static bool is_many(const struct routed *r)
 	const wf_tensor *x = r->dot->in[1];
 	int64_t most = r->dot->in[0]->dtype == x->dtype ? 4 : 64;
 
-	return emit_is_16bit(x->dtype) && !page_is_output(r->e->plan, page_storage(r->e->plan, x)) && r->cols % 8 == 0 &&
+	return emit_is_16bit(x->dtype) && !graph_is_output(r->e->plan->g, plan_storage(r->e->plan, x)) && r->cols % 8 == 0 &&
 		r->e->rows > most;
 }
 

@@ -206,9 +206,7 @@ template <typename F> __device__ inline void normalise(const args &p, norm_vecto
 		put8(t, k / 8, y);
 	});
 }
-#endif
-
-#if !NORM
+#else
 struct norm_vectors {};
 
 __device__ inline void open_norm(const args &, norm_vectors &) {}

@@ -43,7 +43,7 @@ static int list_constants(struct cuda_exec *e)
 	return 0;
 }
 
-struct needs { size_t rows, product, unpacked, parts, counters; bool library; };
+struct needs { size_t rows, product, unpacked, parts, counters; bool blas; };
 
 static size_t most(size_t a, size_t b)
 {
@@ -63,7 +63,7 @@ static struct needs count_needs(const struct cuda_exec *e)
 			n.parts = most(n.parts, (size_t)v->work.part_bytes);
 			n.counters = most(n.counters, (size_t)v->work.counters * 4);
 			for (int j = 0; j < v->work.n; j++)
-				n.library |= !v->work.launch[j].source;
+				n.blas |= !v->work.launch[j].source;
 		}
 	return n;
 }
@@ -92,7 +92,7 @@ static int lay_out_work(struct cuda_exec *e)
 	m->counter_bytes = n.counters;
 	m->counters = take(&at, n.counters);
 	m->chosen = take(&at, (size_t)plan->opt.max_rows * 4);
-	m->workspace = n.library ? take(&at, CUDA_WORKSPACE) : 0;
+	m->workspace = n.blas ? take(&at, CUDA_WORKSPACE) : 0;
 	m->table_bytes = bind_bytes(plan, e->opt.slab);
 	m->table = take(&at, m->table_bytes);
 	m->work_bytes = at;
@@ -176,7 +176,7 @@ void memory_close(struct cuda_exec *e)
 static uint64_t value_at(const struct cuda_exec *e, const wf_tensor *t)
 {
 	const wf_plan *plan = e->base.plan;
-	const wf_tensor *base = page_storage(plan, t);
+	const wf_tensor *base = plan_storage(plan, t);
 
 	for (int i = 0; i < plan->g->nout; i++)
 		if (plan->g->out[i].t == base)

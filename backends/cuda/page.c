@@ -193,26 +193,10 @@ void page_op(struct page *p, const wf_tensor *t, const struct page_word *words)
 
 /* ---- pointers ------------------------------------------------------------------------------------------ */
 
-bool page_is_output(const wf_plan *plan, const wf_tensor *t)
-{
-	for (int i = 0; i < plan->g->nout; i++)
-		if (plan->g->out[i].t == t)
-			return true;
-	return false;
-}
-
-/* The node whose bytes t uses: views share their operand's. */
-const wf_tensor *page_storage(const wf_plan *plan, const wf_tensor *t)
-{
-	while (plan->value[t->id].alias)
-		t = t->in[0];
-	return t;
-}
-
 /* Outputs leave in f32, whatever the activations are. */
 const char *page_type(const struct page *p, const wf_tensor *t)
 {
-	if (!t->constant && t->op != &wf_op_input && page_is_output(p->plan, page_storage(p->plan, t)))
+	if (!t->constant && t->op != &wf_op_input && graph_is_output(p->plan->g, plan_storage(p->plan, t)))
 		return "float";
 	return page_own_type(t);
 }

@@ -4,9 +4,9 @@
 . tests/cases/case.sh.inc
 
 [ -z "$SAN" ] || { echo "0 passed, 0 failed"; exit 0; }
-check "make install" make -s B="$B" BIN="$weft" install DESTDIR="$tmp/root" PREFIX=/usr
-root=$tmp/root/usr weft=$tmp/root/usr/bin/weft golden=tests/golden/llama2-gqa
-PKG_CONFIG_PATH=$root/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$tmp/root
+check "make install" make -s B="$B" BIN="$weft" install DESTDIR="$tmp/dest" PREFIX=/usr
+root=$tmp/dest/usr weft=$tmp/dest/usr/bin/weft golden=tests/golden/llama2-gqa
+PKG_CONFIG_PATH=$root/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$tmp/dest
 export PKG_CONFIG_PATH PKG_CONFIG_SYSROOT_DIR
 source=$root/share/weft/my_arch.c so=$tmp/my_arch.so
 

@@ -4,15 +4,15 @@
 . tests/cases/case.sh.inc
 
 [ -z "$SAN" ] || { echo "0 passed, 0 failed"; exit 0; }
-check "make install" make -s B="$B" BIN="$weft" install DESTDIR="$tmp/root" PREFIX=/usr
-root=$tmp/root/usr
+check "make install" make -s B="$B" BIN="$weft" install DESTDIR="$tmp/dest" PREFIX=/usr
+root=$tmp/dest/usr
 check "a prefix with a space" make -s B="$B" BIN="$weft" install PREFIX="$tmp/a prefix"
 check "a program there" sh -c "'$tmp/a prefix/bin/weft' --version"
 one="make -s B=$tmp/b $tmp/b/graph/near.o"
 check "the same flags build nothing" sh -c "$one && touch $tmp/then && $one && ! [ $tmp/b/graph/near.o -nt $tmp/then ]"
 check "other flags build anew" sh -c "$one RELEASE=1 && [ $tmp/b/graph/near.o -nt $tmp/then ]"
 flags="-std=c11 -Wall -Wextra -Werror -I$root/include/weft"
-PKG_CONFIG_PATH=$root/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$tmp/root LD_LIBRARY_PATH=$root/lib
+PKG_CONFIG_PATH=$root/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$tmp/dest LD_LIBRARY_PATH=$root/lib
 export PKG_CONFIG_PATH PKG_CONFIG_SYSROOT_DIR LD_LIBRARY_PATH
 
 # gives PROGRAM: prints silu(table[2] w^T) and silu(table[0] w^T)

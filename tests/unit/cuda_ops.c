@@ -295,16 +295,16 @@ static const struct pattern *product_pattern(void)
 	return NULL;
 }
 
-/* A product of a weight of that type, with what may come before and after it.  wide: of rows that do not fit a
- * multiprocessor, some of them at once. */
+/* A product of a weight of that type, with what may come before and after it.  wide: of rows of which
+ * a multiprocessor does not hold many. */
 static void product(struct recipe *r, wf_dtype type, bool wide, const struct trial_opt *opt)
 {
 	static const int64_t widths[] = {1, 7, 16, 33, 48, 100, 128, 200, 257, 320};
 	int64_t block = wf_dtypes[type].block;
 
 	do {
-		*r = (struct recipe){.n = wide ? 2816 * (3 + below(3)) : block == 1 ? some_width() : block * (1 + below(block == 256 ? 4 : 24)), .heads = 1,
-			.rows = !below(6), .shown = below(2) - 1, .gated = !below(3)};
+		*r = (struct recipe){.n = wide ? 2816 * (3 + below(3)) : block == 1 ? some_width() :
+			block * (1 + below(block == 256 ? 4 : 24)), .heads = 1, .rows = !below(6), .shown = below(2) - 1, .gated = !below(3)};
 		if (below(2))
 			extend(r, 1, opt);
 		int at = r->npart;
