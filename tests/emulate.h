@@ -51,7 +51,7 @@ extern "C" byte __start_emu_shared[], __stop_emu_shared[];
 /* ---- fibers: the stack pointer and what the ABI keeps ---- */
 
 struct emu_dim { unsigned x, y, z; };
-struct emu_copy { void *to; const void *from; int n; unsigned group; };
+struct emu_copy { void *to; const void *from; int n; unsigned group; wide *arrival; };     /* arrival: not a copy, but at that barrier */
 struct emu_product { float *d; int columns; const unsigned *a; wide at, b; bool more, half; unsigned group; };
 
 template <typename T> struct emu_queue {      /* what was asked for and has not happened; groups that were closed */
@@ -66,12 +66,18 @@ template <typename T> struct emu_queue {      /* what was asked for and has not 
 		x.group = group;
 		item[n++] = x;
 	}
+	template <typename F> void take(int most, F happens)
+	{
+		for (int k = 0; k < most; k++)
+			happens(item[k]);
+		memmove(item, item + most, sizeof(T) * (n -= most));
+	}
 	template <typename F> void wait(int most, F happens)
 	{
 		int k = 0;
-		for (; k < n && (int)(group - item[k].group) > most; k++)
-			happens(item[k]);
-		memmove(item, item + k, sizeof(T) * (n -= k));
+		while (k < n && (int)(group - item[k].group) > most)
+			k++;
+		take(k, happens);
 	}
 };
 
@@ -98,6 +104,7 @@ static emu_fiber *emu_now;
 static void *emu_main;
 static unsigned emu_waiting, emu_alive, emu_barriers;
 static unsigned long emu_idle;
+static struct { unsigned come, times; } emu_named[16];
 static void (*emu_body)(const void *);
 static const void *emu_params;
 #define threadIdx (emu_now->id)
@@ -203,6 +210,7 @@ static void emu_block()
 	memset(smem, 0xff, emu_bytes + EMU_REDZONE);
 	memset(__start_emu_shared, 0xff, __stop_emu_shared - __start_emu_shared);
 	memset(emu_warps, 0, sizeof emu_warps);
+	memset(emu_named, 0, sizeof emu_named);
 	for (unsigned i = 0; i < emu_threads; i++)
 		emu_start(&emu_fibers[i], i);
 	emu_waiting = 0;
@@ -319,10 +327,34 @@ static inline void barrier_arrive(wide *b)
 	*b = left ? n << 32 | left << 1 | phase : n << 32 | n << 1 | !phase;
 	emu_idle = 0;
 }
+static void emu_deliver(const wide *b);
 static inline void barrier_wait(wide *b, int parity)
 {
-	while ((int)(*b & 1) == (parity & 1))
-		emu_spin();
+	while ((int)(*b & 1) == (parity & 1)) {
+		emu_deliver(b);
+		if ((int)(*b & 1) == (parity & 1))
+			emu_spin();
+	}
+}
+
+/* A numbered barrier of some threads. */
+static inline unsigned named_arrive(int id, unsigned n)
+{
+	unsigned now = emu_named[id].times;
+
+	if (++emu_named[id].come == n) {
+		emu_named[id].come = 0;
+		emu_named[id].times++;
+		emu_idle = 0;
+	}
+	return now;
+}
+static inline void named_sync(int id, unsigned n)
+{
+	unsigned now = named_arrive(id, n);
+
+	if (emu_named[id].times == now)
+		emu_wait(&emu_named[id].times, now + 1);
 }
 
 /* ---- numbers ---- */
@@ -528,6 +560,8 @@ template <int N> static inline void wgmma(float (&d)[N][4], wide a, wide b, int 
 template <int N> static inline void wgmma(float (&d)[N][4], const unsigned (&a)[4], wide b, half) { emu_ask({d[0], N * 8, a, 0, b, true, true}); }
 template <int N> static inline void wgmma(float (&d)[N][4], const unsigned (&a)[4], wide b, bf16) { emu_ask({d[0], N * 8, a, 0, b, true, false}); }
 static inline void panel_fence() {}
+template <int N> static inline void registers_give() {}
+template <int N> static inline void registers_take() {}
 static inline void wgmma_fence() { __syncwarp(); }
 static inline void wgmma_commit() { emu_now->products.group++; }
 template <int N> static inline void wgmma_wait() { emu_now->products.wait(N, emu_multiply); __syncwarp(); }
@@ -537,13 +571,15 @@ template <int N> static inline void wgmma_arrived(float (&)[N][4]) { asm volatil
 
 static void emu_arrive(const emu_copy &c)
 {
+	if (c.arrival)
+		return barrier_arrive(c.arrival);
 	memcpy(c.to, c.from, (size_t)c.n);
 	memset((byte *)c.to + c.n, 0, (size_t)(16 - c.n));
 }
 
 static inline void copy16(unsigned to, const void *from, int n)
 {
-	emu_copy c = {emu_shared(to, 16), from, n, 0};
+	emu_copy c = {emu_shared(to, 16), from, n, 0, nullptr};
 
 	if (n < 0 || n > 16 || (n && (size_t)from % 16))
 		emu_die("a copy from a wrong address");
@@ -556,6 +592,26 @@ static inline void copy16(unsigned to, const void *from, int n)
 static inline void copy16(unsigned to, const void *from) { copy16(to, from, 16); }
 static inline void copy_commit() { emu_now->copies.group++; }
 template <int N> static inline void copy_wait() { emu_now->copies.wait(N, emu_arrive); }
+static inline void copy_arrive(wide *b)
+{
+	if (emu_eager)
+		barrier_arrive(b);
+	else
+		emu_now->copies.add({nullptr, nullptr, 0, 0, b});
+}
+
+/* Somebody waits at the barrier: what is to arrive there does. */
+static void emu_deliver(const wide *b)
+{
+	for (unsigned i = 0; i < emu_threads; i++) {
+		auto &copies = emu_fibers[i].copies;
+		for (int k = 0; k < copies.n; k++)
+			if (copies.item[k].arrival == b) {
+				copies.take(k + 1, emu_arrive);
+				break;
+			}
+	}
+}
 
 static inline void touch(const void *p) { (void)*(volatile const byte *)p; }
 static inline void grid_wait() {}

@@ -17,13 +17,13 @@
 #include "attend.cuh"
 
 #ifndef WARPS
-#define WARPS  6
+#define WARPS  8
 #endif
 #ifndef STAGES
 #define STAGES 2
 #endif
 #ifndef SLOTS
-#define SLOTS  2
+#define SLOTS  1
 #endif
 #ifndef BEFORE
 #define BEFORE STAGES

@@ -43,6 +43,58 @@ enum {
 };
 #include "attend_rows.cuh"
 
+/* ---- which rows ------------------------------------------------------------------------------------------- */
+
+/* Tile number i over all sequences; .n is 0 when there is none. */
+__device__ inline rows find_rows(const args &p, int i)
+{
+	cursor c = {};
+	int seq = find_sequence(p, c, 1, i);
+	return seq < 0 ? rows{} : rows_at(p, seq, i, blockIdx.y);
+}
+
+/* ---- into shared memory -------------------------------------------------------------------------------------- */
+
+/* Every row's KDIM values, zeros past them and for rows that are not; at(row, column of eight) is their place.  As
+ * KVTYPE, or floats where there are no matrix units. */
+template <int COLUMNS, typename F> __device__ inline void load_queries(const args &p, const rows &r, F at)
+{
+#pragma unroll 2
+	for (int k = threadIdx.x; k < QUERY_ROWS * COLUMNS; k += THREADS) {
+		int i = k / COLUMNS, column = k % COLUMNS;
+		bool has = r.first + i < r.n && column * 8 < KDIM;
+		const XTYPE *q = p.q + (has ? (size_t)(r.token0 + (r.first + i) / GROUP) * QSTRIDE + head_of(r, i) * KDIM + column * 8 : 0);
+		if constexpr (MMA && same<XTYPE, KVTYPE>::value) {
+			copy16(shared_at(at(i, column)), q, has ? 16 : 0);
+			continue;
+		}
+		float v[8] = {};
+		if (has)
+			load8(q, v);
+		if constexpr (MMA)
+			store8((KVTYPE *)at(i, column), v);
+		else
+			store8((float *)at(i, column), v);
+	}
+}
+
+/* KEYS rows of DIM values from position key0 on, zeros for what no row sees: its page may have been given back.
+ * at(row, column of 16 bytes) is its place. */
+template <int DIM, typename F> __device__ inline void request_rows(const rows &r, const byte *base, int key0, F at)
+{
+	enum { COLUMNS = DIM * KVBYTES / 16, PART = KEYS % PAGE == 0 ? PAGE : PAGE % KEYS == 0 ? KEYS : 16,
+		AT_ONCE = TILES > 1 ? 1 : 4 };                 /* more would spill at heads of 128 */
+	for (int part = 0; part < KEYS; part += PART) {
+		int first = at_most(key0 + part, r.len - 1);
+		const byte *from = base + r.page[first / PAGE] * r.bytes + first % PAGE / PART * PART * (DIM * KVBYTES);
+#pragma unroll AT_ONCE
+		for (int i = threadIdx.x; i < PART * COLUMNS; i += THREADS) {
+			int key = part + i / COLUMNS;
+			copy16(at(key, i % COLUMNS), from + i * 16, key0 + key >= r.from && key0 + key < r.len ? 16 : 0);
+		}
+	}
+}
+
 /* ---- the ring -------------------------------------------------------------------------------------------------- */
 
 /* Keys and values take turns in the ring. */

@@ -1,12 +1,12 @@
-/* attend_rows.cuh - what the kernels of many new tokens share: which rows a block takes, what it asks for,
- * and its state where matrix units are used.
+/* attend_rows.cuh - what the kernels of many new tokens share: which rows a block takes, and its state where
+ * matrix units are used.
  *
  * A block takes a tile of query rows of one key head: the tokens of a sequence times the heads that share
  * the key head, so that grouped heads read keys once.  It walks the keys a tile at a time and keeps a
  * running maximum, sum and result for each row; no score leaves the registers.  Sequences of one new
  * token are left to attend_decode.
  *
- * Whoever includes it says before: THREADS QUERY_ROWS KEYS (of a tile) TILES VSTEPS. */
+ * Whoever includes it says before: QUERY_ROWS TILES VSTEPS. */
 #include "attend.cuh"
 
 static_assert(PAGE % 16 == 0 && KDIM % 8 == 0 && VDIM % 8 == 0, "whole runs of 16 bytes");
@@ -30,81 +30,47 @@ __device__ inline int rows_of(const args &p, int seq)
 	return n > 1 ? n * GROUP : 0;
 }
 
-/* Tile number i over all sequences; .n is 0 when there is none.  A warp passes over 32 sequences at a time. */
-__device__ inline rows find_rows(const args &p, int i)
+/* Where a search goes on: the sequences before seq make so many items. */
+struct cursor { int seq, items; };
+
+/* The sequence of item i, which becomes its number there, when each tile of rows makes `each` items; -1 when there are
+ * no more than c.items.  A warp passes over 32 sequences at a time. */
+__device__ inline int find_sequence(const args &p, cursor &c, int each, int &i)
 {
 	int lane = threadIdx.x % 32;
-	for (int seq = 0; seq < p.table->nseq; seq += 32) {
-		int upto = ceil_div(rows_of(p, seq + lane), QUERY_ROWS);
+	for (; c.seq < p.table->nseq; c.seq += 32) {
+		int upto = ceil_div(rows_of(p, c.seq + lane), QUERY_ROWS) * each;
 		for (int k = 1; k < 32; k *= 2) {
 			int before = __shfl_up_sync(~0u, upto, k);
 			upto += lane >= k ? before : 0;
 		}
-		int passed = __popc(__ballot_sync(~0u, upto <= i));
+		int passed = __popc(__ballot_sync(~0u, c.items + upto <= i));
 		int before = __shfl_sync(~0u, upto, passed ? passed - 1 : 0);
-		if (passed == 32) {
-			i -= before;
-			continue;
+		if (passed < 32) {
+			i -= c.items + (passed ? before : 0);
+			return c.seq + passed;
 		}
-		rows r = {seq + passed, (int)blockIdx.y, (i - (passed ? before : 0)) * QUERY_ROWS};
-		r.n = rows_of(p, r.seq);
-		r.token0 = p.table->seq_start[r.seq];
-		r.len = p.table->seq_len[r.seq];
-		r.pos0 = r.len - r.n / GROUP;
-		r.from = first_seen(r.pos0 + r.first / GROUP);
-		const auto &kv = p.table->kv[KV_CLASS];
-		r.page = kv.page + (size_t)r.seq * kv.stride;
-		r.base = kv.base + p.layer + (size_t)r.head * (PAGE * KDIM * KVBYTES);
-		r.bytes = kv.bytes;
-		return r;
+		c.items += before;
 	}
-	return {};
+	return -1;
+}
+
+__device__ inline rows rows_at(const args &p, int seq, int tile, int head)
+{
+	rows r = {seq, head, tile * QUERY_ROWS, rows_of(p, seq)};
+	r.token0 = p.table->seq_start[seq];
+	r.len = p.table->seq_len[seq];
+	r.pos0 = r.len - r.n / GROUP;
+	r.from = first_seen(r.pos0 + r.first / GROUP);
+	const auto &kv = p.table->kv[KV_CLASS];
+	r.page = kv.page + (size_t)seq * kv.stride;
+	r.base = kv.base + p.layer + (size_t)head * (PAGE * KDIM * KVBYTES);
+	r.bytes = kv.bytes;
+	return r;
 }
 
 __device__ inline int pos_of(const rows &r, int i) { return r.pos0 + (r.first + i) / GROUP; }
 __device__ inline int head_of(const rows &r, int i) { return r.head * GROUP + (r.first + i) % GROUP; }
-
-/* ---- into shared memory -------------------------------------------------------------------------------------- */
-
-/* Every row's KDIM values, zeros past them and for rows that are not; at(row, column of eight) is their place.  As
- * KVTYPE, or floats where there are no matrix units. */
-template <int COLUMNS, typename F> __device__ inline void load_queries(const args &p, const rows &r, F at)
-{
-#pragma unroll 2
-	for (int k = threadIdx.x; k < QUERY_ROWS * COLUMNS; k += THREADS) {
-		int i = k / COLUMNS, column = k % COLUMNS;
-		bool has = r.first + i < r.n && column * 8 < KDIM;
-		const XTYPE *q = p.q + (has ? (size_t)(r.token0 + (r.first + i) / GROUP) * QSTRIDE + head_of(r, i) * KDIM + column * 8 : 0);
-		if constexpr (MMA && same<XTYPE, KVTYPE>::value) {
-			copy16(shared_at(at(i, column)), q, has ? 16 : 0);
-			continue;
-		}
-		float v[8] = {};
-		if (has)
-			load8(q, v);
-		if constexpr (MMA)
-			store8((KVTYPE *)at(i, column), v);
-		else
-			store8((float *)at(i, column), v);
-	}
-}
-
-/* KEYS rows of DIM values from position key0 on, zeros for what no row sees: its page may have been given back.
- * at(row, column of 16 bytes) is its place. */
-template <int DIM, typename F> __device__ inline void request_rows(const rows &r, const byte *base, int key0, F at)
-{
-	enum { COLUMNS = DIM * KVBYTES / 16, PART = KEYS % PAGE == 0 ? PAGE : PAGE % KEYS == 0 ? KEYS : 16,
-		AT_ONCE = TILES > 1 ? 1 : 4 };                 /* more would spill at heads of 128 */
-	for (int part = 0; part < KEYS; part += PART) {
-		int first = at_most(key0 + part, r.len - 1);
-		const byte *from = base + r.page[first / PAGE] * r.bytes + first % PAGE / PART * PART * (DIM * KVBYTES);
-#pragma unroll AT_ONCE
-		for (int i = threadIdx.x; i < PART * COLUMNS; i += THREADS) {
-			int key = part + i / COLUMNS;
-			copy16(at(key, i % COLUMNS), from + i * 16, key0 + key >= r.from && key0 + key < r.len ? 16 : 0);
-		}
-	}
-}
 
 __device__ inline const byte *values_of(const rows &r)
 {
@@ -168,18 +134,22 @@ __device__ inline void rescale(state &s, int t, const float (&scale)[2])
 			s.o[t][k][i] *= scale[i / 2];
 }
 
-/* A tile's scores become weights; as raise(). */
-template <bool MASK> __device__ inline bool soften(state &s, int t, float (&d)[KEYS / 8][4], int key0, float (&scale)[2])
+/* The scores of N eights of keys become weights; as raise(). */
+template <bool MASK, int N> __device__ inline bool soften(state &s, int t, float (&d)[N][4], int key0, float (&scale)[2])
 {
-	int c = threadIdx.x % 4;
 	float most[2] = {-INFINITY, -INFINITY};
+	int last[2], first[2];                             /* that the row sees, from the lane's first key on */
+	for (int i = 0; i < 2; i++) {
+		last[i] = s.pos[t][i] - key0 - threadIdx.x % 4 * 2;
+		first[i] = last[i] - s.pos[t][i] + first_seen(s.pos[t][i]);
+	}
 #pragma unroll
-	for (int j = 0; j < KEYS / 8; j++)
+	for (int j = 0; j < N; j++)
 		for (int i = 0; i < 4; i++) {
-			int key = key0 + j * 8 + 2 * c + i % 2, pos = s.pos[t][i / 2];
+			int key = j * 8 + i % 2;
 			if (!PLAIN)
-				d[j][i] = exponent(d[j][i], s.slope[t][i / 2], key - pos);
-			if (MASK && (key > pos || key < first_seen(pos)))
+				d[j][i] = exponent(d[j][i], s.slope[t][i / 2], key - last[i / 2]);
+			if (MASK && (key > last[i / 2] || (WINDOW > 0 && key < first[i / 2])))
 				d[j][i] = -INFINITY;
 			most[i / 2] = fmaxf(most[i / 2], d[j][i]);
 		}
@@ -187,12 +157,51 @@ template <bool MASK> __device__ inline bool soften(state &s, int t, float (&d)[K
 	for (int i = 0; i < 2; i++)
 		most[i] = -s.most[t][i] * FACTOR;
 #pragma unroll
-	for (int j = 0; j < KEYS / 8; j++)
+	for (int j = 0; j < N; j++)
 		for (int i = 0; i < 4; i++) {
 			d[j][i] = exp2_fast(fmaf(d[j][i], FACTOR, most[i / 2]));
 			s.sum[t][i / 2] += d[j][i];
 		}
 	return grows;
+}
+
+/* Words i and k of each lane: the lane whose bit `by` is set takes both k's, the other both i's. */
+__device__ inline void exchange(unsigned &i, unsigned &k, int by)
+{
+	bool upper = threadIdx.x & by;
+	unsigned other = __shfl_xor_sync(~0u, upper ? i : k, by);
+	(upper ? i : k) = other;
+}
+
+/* Lane c's word m becomes lane m's word c, of four neighbours. */
+__device__ inline void transpose(unsigned (&w)[4])
+{
+	exchange(w[0], w[1], 1);
+	exchange(w[2], w[3], 1);
+	exchange(w[0], w[2], 2);
+	exchange(w[1], w[3], 2);
+}
+
+/* Row i of a lane, eights k to k+3: sixteen bytes a lane where they are whole. */
+__device__ inline void write_eights(const state &s, int t, int i, int k, float by, XTYPE *y, bool has)
+{
+	int c = threadIdx.x % 4;
+	if constexpr (sizeof(XTYPE) == 2 && VDIM % 32 == 0) {
+		unsigned w[4];
+		for (int m = 0; m < 4; m++)
+			w[m] = pack2(s.o[t][k + m][2 * i] * by, s.o[t][k + m][2 * i + 1] * by, XTYPE{});
+		transpose(w);
+		if (has)
+			*(uint4 *)(y + 8 * (k + c)) = make_uint4(w[0], w[1], w[2], w[3]);
+	} else {
+		for (int m = k; has && m < at_most(k + 4, VDIM / 8); m++) {
+			float low = s.o[t][m][2 * i] * by, high = s.o[t][m][2 * i + 1] * by;
+			if constexpr (sizeof(XTYPE) == 2)
+				*(unsigned *)(y + 8 * m + 2 * c) = pack2(low, high, XTYPE{});
+			else
+				*(float2 *)(y + 8 * m + 2 * c) = make_float2(low, high);
+		}
+	}
 }
 
 __device__ inline void close(const args &p, const rows &r, state &s)
@@ -201,23 +210,18 @@ __device__ inline void close(const args &p, const rows &r, state &s)
 	for (int t = 0; t < TILES; t++)
 		for (int i = 0; i < 2; i++) {
 			int row = row_of(t, i), head = head_of(r, row);
+			bool has = r.first + row < r.n;
 			float sum = s.sum[t][i];
 			sum += __shfl_xor_sync(~0u, sum, 1);
 			sum += __shfl_xor_sync(~0u, sum, 2);
-			if (r.first + row >= r.n)
-				continue;
 #if SINKS
 			sum += exp2f(to_float(p.sinks[head]) * LOG2E - s.most[t][i] * FACTOR);
 #endif
-			XTYPE *y = p.y + ((size_t)(r.token0 + (r.first + row) / GROUP) * HEADS + head) * VDIM + threadIdx.x % 4 * 2;
+			XTYPE *y = p.y + ((size_t)(r.token0 + (r.first + row) / GROUP) * HEADS + head) * VDIM;
 			float by = 1 / sum;
-			for (int k = 0; k < VDIM / 8; k++) {
-				float low = s.o[t][k][2 * i] * by, high = s.o[t][k][2 * i + 1] * by;
-				if constexpr (sizeof(XTYPE) == 2)
-					*(unsigned *)(y + 8 * k) = pack2(low, high, XTYPE{});
-				else
-					*(float2 *)(y + 8 * k) = make_float2(low, high);
-			}
+#pragma unroll
+			for (int k = 0; k < VDIM / 8; k += 4)
+				write_eights(s, t, i, k, by, y, has);
 		}
 }
 #endif

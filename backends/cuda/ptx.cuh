@@ -175,6 +175,12 @@ __device__ inline void barrier_wait(wide *b, int parity)
 	while (!done);
 }
 
+/* An arrival when all copies this thread has asked for are there. */
+__device__ inline void copy_arrive(wide *b)
+{
+	asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" :: "r"(shared_at(b)) : "memory");
+}
+
 /* Adds 1; what was written before, by this block, is seen by whoever finds its own addition the last. */
 __device__ inline unsigned arrive(unsigned *counter)
 {

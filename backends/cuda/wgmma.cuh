@@ -23,6 +23,9 @@ __device__ inline wide panels_across(unsigned shared, int next)
 	return (wide)(shared >> 4 & 0x3fff) | (wide)(next >> 4 & 0x3fff) << 16 | (wide)(1024 >> 4) << 32 | (wide)1 << 62;
 }
 
+/* The operand so many bytes on, a multiple of 16: one addition, where a new descriptor takes five steps. */
+__device__ inline wide panel_after(wide d, int bytes) { return d >> 32 << 32 | (unsigned)((unsigned)d + bytes / 16); }
+
 #ifndef WGMMA_PTX                                  /* the assembler */
 #define WGMMA_PTX
 __device__ inline void panel_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
@@ -31,6 +34,14 @@ __device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" 
 __device__ inline void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 /* Until at most N groups are under way. */
 template <int N> __device__ inline void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(N) : "memory"); }
+
+/* Registers of each thread of the warpgroup from here on: fewer, or more once others have given theirs. */
+template <int N> __device__ inline void registers_give() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(N)); }
+template <int N> __device__ inline void registers_take() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(N)); }
+
+/* Barrier `id` of n threads, those that wait for the others and those that do not. */
+__device__ inline void named_sync(int id, int n) { asm volatile("bar.sync %0, %1;" :: "r"(id), "r"(n) : "memory"); }
+__device__ inline void named_arrive(int id, int n) { asm volatile("bar.arrive %0, %1;" :: "r"(id), "r"(n) : "memory"); }
 
 /* The compiler takes the sums for changed here: put after a wait, before they are read. */
 template <int N> __device__ inline void wgmma_arrived(float (&d)[N][4])
