@@ -273,6 +273,9 @@ struct wf_random { uint64_t key; float scale, shift; };
 struct wf_random wf_random_of(const wf_tensor *weight, uint64_t seed);
 /* Values first .. first + n as f32, f16 or bf16. */
 void wf_random_fill(struct wf_random, int64_t first, int64_t n, wf_dtype, void *out);
+int  random_check(const wf_tensor *weight);         /* it has one of these types; -1 after wf_fail */
+/* A weight's values in its own type, in the arena; -1 after wf_fail. */
+int  random_blob(const wf_tensor *weight, wf_arena *, uint64_t seed, struct wf_blob *out);
 /* All weights of a built graph, in the arena; NULL after wf_fail. */
 const wf_weights *wf_random_weights(wf_graph *, wf_arena *, uint64_t seed);
 extern const char wf_random_cuda[];                 /* float wf_random_unit(key, index): the same text for NVRTC */

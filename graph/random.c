@@ -42,6 +42,27 @@ void wf_random_fill(struct wf_random r, int64_t first, int64_t n, wf_dtype dtype
 	}
 }
 
+int random_check(const wf_tensor *t)
+{
+	return t->dtype == WF_F32 || t->dtype == WF_F16 || t->dtype == WF_BF16 ? 0 :
+		wf_fail(t->g->err, "%s: random weights are f32, f16 or bf16, not %s", t->name, wf_dtypes[t->dtype].name);
+}
+
+int random_blob(const wf_tensor *t, wf_arena *arena, uint64_t seed, struct wf_blob *out)
+{
+	void *data;
+
+	if (random_check(t))
+		return -1;
+	if (!(data = wf_alloc_n(arena, (size_t)wf_nelem(t), (size_t)wf_dtypes[t->dtype].bytes)))
+		return wf_fail(t->g->err, "%s: no memory for random weights", t->name);
+	wf_random_fill(wf_random_of(t, seed), 0, wf_nelem(t), t->dtype, data);
+	*out = (struct wf_blob){.dtype = t->dtype, .ndim = t->ndim, .data = data,
+		.bytes = (size_t)wf_nelem(t) * (size_t)wf_dtypes[t->dtype].bytes};
+	memcpy(out->dim, t->dim, sizeof out->dim);
+	return 0;
+}
+
 struct made {
 	wf_weights weights;
 	int n;
@@ -60,23 +81,6 @@ static int find(const wf_weights *w, const char *name, struct wf_blob *out)
 	return -1;
 }
 
-static int make(struct one *one, wf_arena *arena, const wf_tensor *t, uint64_t seed)
-{
-	struct wf_blob *b = &one->blob;
-	void *data = wf_alloc_n(arena, (size_t)wf_nelem(t), (size_t)wf_dtypes[t->dtype].bytes);
-
-	if (t->dtype != WF_F32 && t->dtype != WF_F16 && t->dtype != WF_BF16)
-		return wf_fail(t->g->err, "%s: random weights are f32, f16 or bf16, not %s", t->name, wf_dtypes[t->dtype].name);
-	if (!data)
-		return wf_fail(t->g->err, "%s: no memory for random weights", t->name);
-	wf_random_fill(wf_random_of(t, seed), 0, wf_nelem(t), t->dtype, data);
-	*b = (struct wf_blob){.dtype = t->dtype, .ndim = t->ndim, .data = data,
-		.bytes = (size_t)wf_nelem(t) * (size_t)wf_dtypes[t->dtype].bytes};
-	memcpy(b->dim, t->dim, sizeof b->dim);
-	one->name = t->name;
-	return 0;
-}
-
 const wf_weights *wf_random_weights(wf_graph *g, wf_arena *arena, uint64_t seed)
 {
 	struct made *made = wf_alloc(arena, sizeof *made);
@@ -88,8 +92,14 @@ const wf_weights *wf_random_weights(wf_graph *g, wf_arena *arena, uint64_t seed)
 		return NULL;
 	}
 	made->weights.find = find;
-	for (int i = 0; i < g->nnode; i++)
-		if (g->node[i]->op == &wf_op_weight && make(&made->one[made->n++], arena, g->node[i], seed))
+	for (int i = 0; i < g->nnode; i++) {
+		struct one *one = &made->one[made->n];
+		if (g->node[i]->op != &wf_op_weight)
+			continue;
+		if (random_blob(g->node[i], arena, seed, &one->blob))
 			return NULL;
+		one->name = g->node[i]->name;
+		made->n++;
+	}
 	return &made->weights;
 }

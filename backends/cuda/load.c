@@ -156,7 +156,7 @@ static int add_rows(struct loader *l, const wf_tensor *t, uint64_t at)
 		if (!leaf || weight->dtype != t->dtype)
 			return wf_fail(l->err, "load: %s is not in the file as planned", weight ? weight->name : "a weight");
 		if (l->opt->random) {
-			if (add_random(l, at, weight, src * n, n))
+			if (random_check(weight) || add_random(l, at, weight, src * n, n))
 				return -1;
 			continue;
 		}
@@ -169,6 +169,30 @@ static int add_rows(struct loader *l, const wf_tensor *t, uint64_t at)
 	return 0;
 }
 
+/* Weights of the hash for what is computed here, made when asked for. */
+struct hashed { wf_weights weights; struct loader *l; const wf_graph *g; };
+
+static int find_hashed(const wf_weights *w, const char *name, struct wf_blob *out)
+{
+	const struct hashed *h = (const struct hashed *)w;
+
+	for (int i = 0; i < h->g->nnode; i++)
+		if (h->g->node[i]->op == &wf_op_weight && !strcmp(h->g->node[i]->name, name))
+			return random_blob(h->g->node[i], h->l->arena, h->l->opt->seed, out);
+	return -1;
+}
+
+static int compute(struct loader *l, wf_tensor *t, struct wf_blob *out)
+{
+	struct hashed hashed = {{find_hashed}, l, t->g};
+	const wf_weights *file = t->g->weights;
+
+	t->g->weights = l->opt->random ? &hashed.weights : file;
+	int failed = graph_constant_bytes(t, l->arena, out);
+	t->g->weights = file;
+	return failed;
+}
+
 static int add_item(struct loader *l, const struct load_item *item)
 {
 	uint64_t at = item->at - l->base;
@@ -176,7 +200,7 @@ static int add_item(struct loader *l, const struct load_item *item)
 
 	if (is_rows(item->t))
 		return add_rows(l, item->t, at);
-	if (graph_constant_bytes(item->t, l->arena, &blob))
+	if (compute(l, item->t, &blob))
 		return -1;
 	if (blob.bytes != item->bytes)
 		return wf_fail(l->err, "load: a constant of %zu bytes, planned %zu", blob.bytes, item->bytes);
@@ -321,23 +345,25 @@ static int read_all(struct loader *l)
 
 static const char random_kernel[] =
 	"struct run { unsigned long long to, first, count, key; float scale, shift; unsigned dtype, unused; };\n"
-	"extern \"C\" __global__ void weights(const run *runs, char *base)\n"
+	"struct args { const run *runs; byte *base; };\n"
+	"template <typename T> __device__ inline void fill(const run &r, T *to)\n"
 	"{\n"
-	"\tconst run r = runs[blockIdx.x];\n"
-	"\tfor (unsigned long long i = threadIdx.x; i < r.count; i += blockDim.x) {\n"
-	"\t\tfloat v = wf_random_unit(r.key, r.first + i) * r.scale + r.shift;\n"
-	"\t\tunsigned short half;\n"
-	"\t\tif (r.dtype == F32) { ((float *)(base + r.to))[i] = v; continue; }\n"
-	"\t\tif (r.dtype == F16) asm(\"cvt.rn.f16.f32 %0, %1;\" : \"=h\"(half) : \"f\"(v));\n"
-	"\t\telse asm(\"cvt.rn.bf16.f32 %0, %1;\" : \"=h\"(half) : \"f\"(v));\n"
-	"\t\t((unsigned short *)(base + r.to))[i] = half;\n"
-	"\t}\n"
+	"\tfor (unsigned long long i = threadIdx.x; i < r.count; i += blockDim.x)\n"
+	"\t\tto[i] = from_float<T>(wf_random_unit(r.key, r.first + i) * r.scale + r.shift);\n"
+	"}\n"
+	"extern \"C\" __global__ void weights(const args p)\n"
+	"{\n"
+	"\tconst run &r = p.runs[blockIdx.x];\n"
+	"\tbyte *to = p.base + r.to;\n"
+	"\tif (r.dtype == F32)\n\t\tfill(r, (float *)to);\n"
+	"\telse if (r.dtype == F16)\n\t\tfill(r, (half *)to);\n"
+	"\telse\n\t\tfill(r, (bf16 *)to);\n"
 	"}\n";
 
 static int compile_random(struct loader *l, struct cuda_program *program)
 {
-	char *source = wf_format(l->arena, "#define F32 %d\n#define F16 %d\n%s%s", WF_F32, WF_F16, wf_random_cuda,
-		random_kernel);
+	char *source = wf_format(l->arena, "#define F32 %d\n#define F16 %d\n#include \"common.cuh\"\n%s%s", WF_F32, WF_F16,
+		wf_random_cuda, random_kernel);
 
 	if (!source)
 		return wf_fail(l->err, "load: out of memory");
@@ -349,11 +375,11 @@ static int launch_random(struct loader *l, CUfunction kernel, CUdeviceptr runs)
 {
 	CUlaunchConfig config = {.gridDimX = (unsigned)l->nrandom, .gridDimY = 1, .gridDimZ = 1, .blockDimX = 256,
 		.blockDimY = 1, .blockDimZ = 1, .hStream = l->stream[0]};
-	void *args[] = {&runs, &l->base};
+	uint64_t args[PAGE_MAXARG] = {runs, l->base};
 	size_t bytes = (size_t)l->nrandom * sizeof *l->random;
 
 	return CU(l->err, cuMemcpyHtoDAsync(runs, l->random, bytes, l->stream[0])) ||
-		CU(l->err, cuLaunchKernelEx(&config, kernel, args, NULL)) ||
+		CU(l->err, cuLaunchKernelEx(&config, kernel, (void *[]){args}, NULL)) ||
 		CU(l->err, cuStreamSynchronize(l->stream[0])) ? -1 : 0;
 }
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # emulated.sh - CUDA kernels run without a GPU: the stand-in driver calls pages compiled as C++
-# (tests/emulate.h).  Random graphs, attention, experts, golden models and a text with it, some as an A100
-# would have them and some as an H100; EMULATED: per cent of what runs on a GPU, in place of each one's own.
+# (tests/emulate.h).  Random graphs, attention, experts, weights from a hash, golden models and a text with it, some
+# as an A100 would have them and some as an H100; EMULATED: per cent of what runs on a GPU, in place of each one's own.
 . tests/cases/case.sh.inc
 
 if [ -n "$SAN" ] || ! command -v g++ > /dev/null || ! sh tests/fakecuda.sh "$tmp/fake" 2> /dev/null; then
@@ -36,8 +36,10 @@ check "random graphs" unit 80 1 cuda_ops
 sed -n 's/^\([0-9]* cases, 0 bad\)/measured: emulated, \1/p' "$tmp/out" | tail -n 1
 check "attention" unit 90 23 cuda_attend
 check "experts" unit 90 10 cuda_experts
+check "weights from a hash" unit 90 100 cuda_load
 check "five sequences at a time" golden 80 llama2-gqa --batch 5 --no-graph --tolerance 1e-7
 check "products of four warps" golden 90 mixtral --act f16 --cache-type f16 --tolerance 5e-4 --margin 1e9
 EMULATE_EAGER=1 check "copies that come at once" golden 90 mixtral --act f16 --cache-type f16 --tolerance 5e-4 --margin 1e9
+FAKECUDA_FRONT=1 check "memory that begins where nothing is" golden 90 bloom --act bf16 --cache-type bf16 --chunk 7 --tolerance 1e-3 --margin 1e9
 [ ! -f "$shared/models/stories260K.gguf" ] || check "a text" story
 finish

@@ -13,6 +13,7 @@
 static struct fake *fake;
 
 enum { ROWS = 3000, COLS = 1024 };            /* 12 MB a weight: several chunks */
+enum { NITEM = 5 };
 
 static float *values[3];
 
@@ -21,8 +22,9 @@ static int find(const wf_weights *w, const char *name, struct wf_blob *out)
 	int i = name[0] - 'a';
 
 	(void)w;
-	*out = (struct wf_blob){.dtype = WF_F32, .ndim = 2, .dim = {ROWS, COLS}, .data = values[i],
-		.bytes = sizeof(float) * ROWS * COLS};
+	*out = i < 3 ? (struct wf_blob){.dtype = WF_F32, .ndim = 2, .dim = {ROWS, COLS}, .data = values[i],
+		.bytes = sizeof(float) * ROWS * COLS} :
+		(struct wf_blob){.dtype = WF_F32, .ndim = 1, .dim = {COLS}, .data = values[0], .bytes = sizeof(float) * COLS};
 	return 0;
 }
 
@@ -32,7 +34,7 @@ struct fixture {
 	wf_arena *arena;
 	wf_error err;
 	wf_graph *g;
-	struct load_item item[4];
+	struct load_item item[NITEM];
 	size_t bytes;
 	CUdeviceptr base;
 	CUcontext context;
@@ -51,8 +53,9 @@ static void graph(struct fixture *f)
 	f->item[1].t = wf_cat(f->g, w, 3);
 	f->item[2].t = wf_weave(f->g, w[1], w[2], 8);
 	f->item[3].t = wf_rope_freqs(f->g, 64, &(struct wf_rope_freqs){.theta = 10000});
+	f->item[4].t = wf_offset(f->g, wf_weight(f->g, WF_SHAPE(COLS), "d"), 1);
 	assert_false(f->err.set);
-	for (int i = 0; i < 4; i++) {
+	for (int i = 0; i < NITEM; i++) {
 		f->item[i].bytes = (size_t)wf_nelem(f->item[i].t) * sizeof(float);
 		f->bytes += (f->item[i].bytes + 4095) / 4096 * 4096;
 	}
@@ -69,13 +72,14 @@ static int load(struct fixture *f, bool random)
 		return -1;
 	int failed = CU(&f->err, cuMemAlloc(&f->base, f->bytes));
 	at = f->base;
-	for (int i = 0; i < 4; i++) {
+	for (int i = 0; i < NITEM; i++) {
 		f->item[i].at = at;
 		at += (f->item[i].bytes + 4095) / 4096 * 4096;
 	}
 	opt.context = f->context;
+	f->g->weights = random ? NULL : &file;
 	if (!failed)
-		failed = load_weights(&f->err, f->item, 4, &opt, &stats);
+		failed = load_weights(&f->err, f->item, NITEM, &opt, &stats);
 	return failed;
 }
 
@@ -99,31 +103,46 @@ static void bytes_arrive(void **state)
 	assert_int_equal(load(&f, false), 0);
 	const float *a = (const float *)(uintptr_t)f.item[0].at, *cat = (const float *)(uintptr_t)f.item[1].at;
 	const float *weave = (const float *)(uintptr_t)f.item[2].at, *freqs = (const float *)(uintptr_t)f.item[3].at;
+	const float *offset = (const float *)(uintptr_t)f.item[4].at;
 	assert_memory_equal(a, values[0], f.item[0].bytes);
 	for (int i = 0; i < 3; i++)
 		assert_memory_equal(cat + (size_t)i * ROWS * COLS, values[i], sizeof(float) * ROWS * COLS);
 	for (size_t r = 0; r < 2 * ROWS; r++)
 		assert_memory_equal(weave + r * COLS, values[1 + r / 8 % 2] + (r / 16 * 8 + r % 8) * COLS, sizeof(float) * COLS);
 	assert_true(freqs[0] == 1.0f);
+	for (int i = 0; i < COLS; i++)
+		assert_true(offset[i] == values[0][i] + 1);
 	unload(&f);
 	assert_int_equal(fake->live, 0);
 }
 
-static void hash_is_launched(void **state)
+/* Values of the hash: made by the kernel where the stand-in runs it, by the host for what is computed from them. */
+static void hash_makes_weights(void **state)
 {
 	struct fixture f = {0};
 	wf_error err = {0};
 	struct cuda_key key;
+	float *want = malloc(sizeof(float) * ROWS * COLS);
 
 	(void)state;
-	if (!fake || nvrtc_key(&err, &(struct cuda_build_opt){.arch = "sm_80"}, "", &key))
+	if (!fake || !want || nvrtc_key(&err, &(struct cuda_build_opt){.arch = "sm_80"}, "", &key)) {
+		free(want);
 		skip();
+	}
 	graph(&f);
 	fake->nlaunch = 0;
 	assert_int_equal(load(&f, true), 0);
 	assert_int_equal(fake->nlaunch, 1);
 	assert_string_equal(fake->launch[0].name, "weights");
 	assert_true(fake->launch[0].grid[0] >= 6 * ROWS * COLS / 65536);
+	const wf_tensor *a = f.item[0].t, *d = f.item[4].t->in[0];
+	wf_random_fill(wf_random_of(a, 5), 0, ROWS * COLS, WF_F32, want);
+	if (getenv("FAKENVRTC"))
+		assert_memory_equal((const void *)(uintptr_t)f.item[0].at, want, sizeof(float) * ROWS * COLS);
+	wf_random_fill(wf_random_of(d, 5), 0, COLS, WF_F32, want);
+	for (int i = 0; i < COLS; i++)
+		assert_true(((const float *)(uintptr_t)f.item[4].at)[i] == want[i] + 1);
+	free(want);
 	unload(&f);
 	assert_int_equal(fake->live, 0);
 }
@@ -141,6 +160,21 @@ static void short_file_is_refused(void **state)
 	f.bytes += 4096;
 	assert_int_equal(load(&f, false), -1);
 	assert_non_null(strstr(f.err.text, "past"));
+	unload(&f);
+	assert_int_equal(fake->live, 0);
+}
+
+static void blocks_are_not_made(void **state)
+{
+	struct fixture f = {0};
+
+	(void)state;
+	if (!fake)
+		skip();
+	graph(&f);
+	f.item[0].t->dtype = WF_Q8_0;
+	assert_int_equal(load(&f, true), -1);
+	assert_non_null(strstr(f.err.text, "random weights are f32, f16 or bf16, not q8_0"));
 	unload(&f);
 	assert_int_equal(fake->live, 0);
 }
@@ -194,8 +228,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bytes_arrive),
-		cmocka_unit_test(hash_is_launched),
+		cmocka_unit_test(hash_makes_weights),
 		cmocka_unit_test(short_file_is_refused),
+		cmocka_unit_test(blocks_are_not_made),
 		cmocka_unit_test(every_call_can_fail),
 	};
 
