@@ -101,7 +101,8 @@ size_t cublasLtGetVersion(void)
 
 const char *cublasLtGetStatusString(cublasStatus_t status)
 {
-	return status == CUBLAS_STATUS_ALLOC_FAILED ? "out of memory" : "fake failure";
+	return status == CUBLAS_STATUS_ALLOC_FAILED ? "out of memory" :
+		status == CUBLAS_STATUS_NOT_SUPPORTED ? "the requested functionality is not supported" : "fake failure";
 }
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *h)
@@ -164,11 +165,20 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
 	return CUBLAS_STATUS_SUCCESS;
 }
 
+/* Products that accumulate in f32: operands of one type, the result of that or f32. */
+static bool is_supported(const struct object *w, const struct object *x, const struct object *c, const struct object *y)
+{
+	return w->type == x->type && c->type == y->type && (y->type == x->type || y->type == CUDA_R_32F);
+}
+
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t h, cublasLtMatmulDesc_t d, cublasLtMatrixLayout_t a,
 		cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t y, cublasLtMatmulPreference_t p,
 		int asked, cublasLtMatmulHeuristicResult_t result[], int *found)
 {
-	(void)h, (void)d, (void)a, (void)b, (void)c, (void)y, (void)p, (void)result;
+	(void)h, (void)d, (void)p, (void)result;
+	*found = 0;
+	if (!is_supported((struct object *)a, (struct object *)b, (struct object *)c, (struct object *)y))
+		return CUBLAS_STATUS_NOT_SUPPORTED;
 	*found = fake_fails("cublasLt") ? 0 : asked;
 	return CUBLAS_STATUS_SUCCESS;
 }

@@ -87,10 +87,11 @@ __device__ inline void constant8(const float *p, float (&v)[8])
 	v[4] = b.x; v[5] = b.y; v[6] = b.z; v[7] = b.w;
 }
 
-/* Values k..k+7 of a row of n, those past its end zero.  ALIGNED: rows are multiples of 16 bytes. */
+/* Values k..k+7 of a row of n, those past its end zero; k is a multiple of 8 below n.  ALIGNED: rows are multiples
+ * of 16 bytes. */
 template <bool ALIGNED, typename T> __device__ inline void load8_of(const T *row, int k, int n, float (&v)[8])
 {
-	if (ALIGNED && k + 8 <= n) {
+	if (ALIGNED && (n % 8 == 0 || k + 8 <= n)) {
 		load8(row + k, v);
 		return;
 	}
@@ -100,7 +101,7 @@ template <bool ALIGNED, typename T> __device__ inline void load8_of(const T *row
 
 template <bool ALIGNED, typename T> __device__ inline void constant8_of(const T *row, int k, int n, float (&v)[8])
 {
-	if (ALIGNED && k + 8 <= n)
+	if (ALIGNED && (n % 8 == 0 || k + 8 <= n))
 		constant8(row + k, v);
 	else
 		load8_of<false>(row, k, n, v);
@@ -108,7 +109,7 @@ template <bool ALIGNED, typename T> __device__ inline void constant8_of(const T 
 
 template <bool ALIGNED, typename T> __device__ inline void store8_of(T *row, int k, int n, const float (&v)[8])
 {
-	if (ALIGNED && k + 8 <= n) {
+	if (ALIGNED && (n % 8 == 0 || k + 8 <= n)) {
 		store8(row + k, v);
 		return;
 	}

@@ -133,9 +133,13 @@ static void add_x8(struct dot *d, const struct feed *f)
 			dot_refuse(d, "an order of values it cannot follow");
 	}
 	load8(d, f->base, row, k, "v");
+	bool plain = true;
 	for (i = nmove; i < f->norm; i++)
-		if (f->op[i]->op->kind == WF_MAP)
+		if (f->op[i]->op->kind == WF_MAP) {
 			map8(d, f->op[i], i);
+			plain = false;
+		}
+	page_define(d->page, "XPLAIN", "%d", plain);
 	if (wf_last(d->anchor->in[1]) % 8 && f->norm)     /* neither a longer row nor a function of nothing is zero there */
 		page_add(d->page, "\tfor (int i = 0; i < 8; i++)\n\t\tv[i] = k + i < COLS ? v[i] : 0;\n");
 	page_add(d->page, "}\n\n");

@@ -1,15 +1,15 @@
 /* emit_dot.c - products: which of three ways, by how many rows there are.
  *
  * Up to GEMV_MOST rows, GEMV_TOKENS where that saves kernels: one kernel with all that feeds and follows the
- * product.  Weights of a type the library cannot read, up to SKINNY_MOST: rows made ready in scratch where anything
- * feeds it, then one kernel with all that follows.  Else: the library.
+ * product.  Up to SKINNY_DENSE, SKINNY_MOST for weights of a type the library cannot read: rows made ready in scratch
+ * where anything feeds it, then one kernel with all that follows.  Else: the library.
  * What follows but does not fit such a kernel (a norm over heads, say) works row by row on the bare
  * product, left in scratch. */
 #include "backends/cuda/cuda.h"
 
 #include <string.h>
 
-enum { GEMV_MOST = 4, GEMV_TOKENS = 8, SKINNY_MOST = 64, ROWS_THREADS = 256 };
+enum { GEMV_MOST = 4, GEMV_TOKENS = 8, SKINNY_MOST = 64, SKINNY_DENSE = 16, ROWS_THREADS = 256 };
 
 /* Bytes of 16 rows' chunk in dot.cuh's ring. */
 static int stage_bytes(const wf_tensor *w)
@@ -213,9 +213,10 @@ static int emit_skinny(struct emit *e)
 
 /* ---- products of many rows: cuBLASLt, our own pages around it ------------------------------------------------ */
 
-static wf_dtype dtype_of(const char *type)
+/* In memory: outputs leave in f32. */
+static wf_dtype kept_type(const struct emit *e, const wf_tensor *t)
 {
-	return !strcmp(type, "float") ? WF_F32 : !strcmp(type, "bf16") ? WF_BF16 : WF_F16;
+	return graph_is_output(e->plan->g, plan_storage(e->plan, t)) ? WF_F32 : t->dtype;
 }
 
 static void take_arg(struct page *p, enum page_source from, const wf_tensor *t, const char *name)
@@ -236,17 +237,25 @@ static const wf_tensor *only_sum(const struct emit *e, const wf_tensor **other)
 			return NULL;
 		sum = t;
 	}
-	if (!sum || e->plan->value[anchor->id].stored || graph_is_output(e->plan->g, sum))
+	if (!sum || e->plan->value[anchor->id].stored)
 		return NULL;
 	*other = sum->in[sum->in[0] == anchor];
 	return *other != anchor && !(*other)->constant && emit_width(*other) == emit_width(anchor) &&
-		e->plan->value[(*other)->id].kernel != e->kernel->id && (*other)->dtype == sum->dtype &&
-		!graph_is_output(e->plan->g, *other) ? sum : NULL;
+		e->plan->value[(*other)->id].kernel != e->kernel->id && kept_type(e, *other) == kept_type(e, sum) ? sum : NULL;
 }
 
 static bool ends_at_anchor(const struct emit *e)
 {
 	return e->kernel->node[e->kernel->nnode - 1] == e->kernel->anchor;
+}
+
+/* What the library writes at once: the product, when nothing follows it, or its sum with a residual, in the type of
+ * its operands or in f32; it knows no others.  NULL: the bare product goes to scratch. */
+static const wf_tensor *written(const struct emit *e, const wf_tensor **residual)
+{
+	const wf_tensor *anchor = e->kernel->anchor, *y = ends_at_anchor(e) ? anchor : only_sum(e, residual);
+
+	return y && (kept_type(e, y) == WF_F32 || kept_type(e, y) == anchor->in[1]->dtype) ? y : NULL;
 }
 
 static const wf_tensor *behind_views(const struct emit *e, const wf_tensor *t)
@@ -272,8 +281,8 @@ static int emit_unpack(struct emit *e)
 	return emit_finish(e, &p, l, "-unpack", "rows.cuh");
 }
 
-/* Where the result goes at once, when nothing but a sum with a residual follows; else scratch. */
-static int emit_library(struct emit *e, const wf_tensor *sum, const wf_tensor *other)
+/* Into y, the product or its sum with the residual; NULL: into scratch. */
+static int emit_library(struct emit *e, const wf_tensor *y, const wf_tensor *residual)
 {
 	const wf_tensor *anchor = e->kernel->anchor, *w = anchor->in[0], *x = anchor->in[1];
 	struct emit_launch *l = emit_add(e, "cublasLt");
@@ -285,16 +294,13 @@ static int emit_library(struct emit *e, const wf_tensor *sum, const wf_tensor *o
 		take_arg(&p, PAGE_ROWS, NULL, "x");
 	else
 		take_arg(&p, PAGE_VALUE, behind_views(e, x), "x");
-	if (sum || ends_at_anchor(e))
-		take_arg(&p, PAGE_VALUE, sum ? sum : anchor, "y");
-	else
-		take_arg(&p, PAGE_PRODUCT, NULL, "y");
-	if (sum)
-		take_arg(&p, PAGE_VALUE, other, "c");
+	take_arg(&p, y ? PAGE_VALUE : PAGE_PRODUCT, y, "y");
+	if (y && y != anchor)
+		take_arg(&p, PAGE_VALUE, residual, "c");
 	l->M = w->dim[0];
 	l->K = w->dim[1];
 	l->in = x->dtype;
-	l->out = sum ? sum->dtype : !ends_at_anchor(e) ? x->dtype : dtype_of(page_type(&p, anchor));
+	l->out = y ? kept_type(e, y) : x->dtype;
 	l->name = "cublasLt";
 	l->narg = p.narg;
 	memcpy(l->arg, p.arg, sizeof p.arg[0] * (size_t)p.narg);
@@ -303,16 +309,15 @@ static int emit_library(struct emit *e, const wf_tensor *sum, const wf_tensor *o
 
 static int emit_many(struct emit *e)
 {
-	const wf_tensor *anchor = e->kernel->anchor, *w = anchor->in[0], *x = anchor->in[1], *other = NULL;
-	const wf_tensor *sum = only_sum(e, &other);
+	const wf_tensor *anchor = e->kernel->anchor, *w = anchor->in[0], *x = anchor->in[1], *residual = NULL;
+	const wf_tensor *y = written(e, &residual);
 
-	if (emit_feed(e) || (w->dtype != x->dtype && emit_unpack(e)) || emit_library(e, sum, other))
+	if (emit_feed(e) || (w->dtype != x->dtype && emit_unpack(e)) || emit_library(e, y, residual))
 		return -1;
-	return sum || ends_at_anchor(e) ? 0 : emit_after(e, x->dtype == WF_F32 ? "float" : x->dtype == WF_BF16 ? "bf16" : "half");
+	return y ? 0 : emit_after(e, page_own_type(x));
 }
 
-/* What feeds or follows a product takes kernels of its own beside the library's.  Up to 8 rows that are read in one
- * pass are better off here (H200, Llama-2-7B in f16 at context 1024, 8 sequences: 1424 tokens/s against 1412). */
+/* What feeds a product takes a kernel of its own otherwise.  Up to 8 rows that are read in one pass are better off here. */
 static bool saves_kernels(const struct emit *e)
 {
 	struct gemv g = choose_gemv(e);
@@ -320,19 +325,27 @@ static bool saves_kernels(const struct emit *e)
 	return e->rows <= GEMV_TOKENS && uses_mma(e) && has_feed(e) && g.tokens >= e->rows && g.warps * g.stages >= 48;
 }
 
-/* For other weights that the library reads it was the faster from 8 rows on (H200, Llama-2-7B in f16 at context
- * 1024, 8, 16 and 32 sequences: 5.66, 7.00 and 10.2 ms a step, with skinny.cuh 6.05, 7.49 and 14.5).  Those it
- * does not read would have to be unpacked for it in every step; without matrix units they are read in several
- * passes. */
+/* Some tens of rows, where that is the faster way (H200, Llama-2-7B in f16 at context 1024): 8 sequences 4.89 ms a step,
+ * where the library takes the products that nothing feeds 5.37; 16 sequences 6.28, by the library 7.1; 32 sequences 9.8
+ * and 9.4.  A kernel of warpgroups' products (weights and activations through one ring, each read once by a block) was
+ * no better at 8 and 16, and at 32 by 1 %.  Weights the library does not read would have to be unpacked for it in every
+ * step. */
+static bool takes_skinny(const struct emit *e, bool dense)
+{
+	return can_skinny(e) && e->rows <= (dense ? SKINNY_DENSE : SKINNY_MOST);
+}
+
+/* Without matrix units, weights that the library does not read are read in several passes. */
 int emit_dot(struct emit *e)
 {
 	const wf_tensor *anchor = e->kernel->anchor;
 	bool dense = anchor->in[0]->dtype == anchor->in[1]->dtype;
-	bool few = e->rows <= GEMV_MOST || (dense && saves_kernels(e));
 
 	if (anchor->ndim != 2)
 		return emit_refuse(e, "products of rows in more than one dimension");
-	if (!few && (dense || e->rows > SKINNY_MOST))
-		return emit_many(e);
-	return !few && can_skinny(e) ? emit_skinny(e) : emit_gemv(e);
+	if (e->rows <= GEMV_MOST || (dense && saves_kernels(e)))
+		return emit_gemv(e);
+	if (takes_skinny(e, dense))
+		return emit_skinny(e);
+	return dense || e->rows > SKINNY_MOST ? emit_many(e) : emit_gemv(e);
 }

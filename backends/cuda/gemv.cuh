@@ -23,6 +23,7 @@
  *   NORM    1: rows are normalised on the way in (hooks lift(x), and with struct vectors that vectors8(p, k, w) fills
  *           drop8(w, k, sum, v): the ROW op's);
  *   ROW_CENTRED  1: after their mean is taken off
+ *   XPLAIN  1: x8 gives values of XTYPE, as they are in memory
  *   GROUPED 1: without its kernel, for another's work (experts.cuh); XROW(p, i)  the row of activations that is number i there
  * Launch: any number of blocks, best one per multiprocessor; WARPS * 32 threads; GEMV_SMEM bytes of
  * dynamic shared memory. */
@@ -48,6 +49,9 @@
 #endif
 #ifndef NORM
 #define NORM   0
+#endif
+#ifndef XPLAIN
+#define XPLAIN 0
 #endif
 #ifndef ROW_CENTRED
 #define ROW_CENTRED 0
@@ -91,29 +95,54 @@ __device__ inline void put8(int token, int k8, const float (&v)[8])
 		store8((float *)staged(token, k8), v);
 }
 
-/* A thread has the same columns of every token: a norm's weight is read once for all of them.  Few are
- * kept in registers from load to store, many are loaded anew. */
-enum { RUNS = ceil_div(PADDED / 8, THREADS), KEPT = RUNS * TOKENS <= 4 };
+/* A thread has the same columns of every token: a norm's weight is read once for all of them.  Up to eight runs
+ * are kept in registers from load to store, as they lay in memory if they have 16 bits; more are loaded anew. */
+enum { RUNS = ceil_div(PADDED / 8, THREADS), PACKED = XPLAIN && sizeof(XTYPE) == 2, KEPT = RUNS * TOKENS <= (PACKED ? 8 : 4) };
 
-struct columns { float v[KEPT ? RUNS * TOKENS : 1][8]; };
+template <bool, typename T> struct run8 {
+	float v[8];
+	__device__ inline void put(const float (&x)[8]) { for (int i = 0; i < 8; i++) v[i] = x[i]; }
+	__device__ inline void get(float (&x)[8]) const { for (int i = 0; i < 8; i++) x[i] = v[i]; }
+};
+template <typename T> struct run8<true, T> {
+	uint4 v;
+	__device__ inline void put(const float (&x)[8]) { v = pack8<T>(x); }
+	__device__ inline void get(float (&x)[8]) const { unpack8<T>(v, x); }
+};
 
-/* f(token, run, k, v) for this thread's columns k..k+7 of n tokens, as the norm finds them: kept or loaded. */
-template <typename F> __device__ inline void each8(const args &p, columns &c, int first, int n, bool load, F f)
+struct columns { run8<PACKED, XTYPE> run[KEPT ? RUNS * TOKENS : 1]; };
+
+/* All that is kept, under way together: tokens that are not have another's values, so that no load waits for a branch.
+ * A step may have none at all: then there is memory for the first. */
+__device__ inline void load_columns(const args &p, columns &c, int first, int n)
 {
 #pragma unroll
 	for (int r = 0; r < RUNS; r++)
 #pragma unroll
 		for (int t = 0; t < TOKENS; t++) {
 			int k = (threadIdx.x + r * THREADS) * 8;
-			float (&v)[8] = c.v[KEPT ? r * TOKENS + t : 0];
+			float v[8] = {};
+			if (k < COLS)
+				x8(p, first + at_least(0, at_most(t, n - 1)), k, v);
+			c.run[KEPT ? r * TOKENS + t : 0].put(v);
+		}
+}
+
+/* f(token, run, k, v) for this thread's columns k..k+7 of n tokens, as the norm finds them: kept, or loaded here. */
+template <typename F> __device__ inline void each8(const args &p, const columns &c, int first, int n, F f)
+{
+#pragma unroll
+	for (int r = 0; r < RUNS; r++)
+#pragma unroll
+		for (int t = 0; t < TOKENS; t++) {
+			int k = (threadIdx.x + r * THREADS) * 8;
+			float v[8] = {};
 			if (t >= n || k >= PADDED)
 				continue;
-			if (load || !KEPT) {
-				for (int i = 0; i < 8; i++)
-					v[i] = 0;
-				if (k < COLS)
-					x8(p, first + t, k, v);
-			}
+			if (KEPT)
+				c.run[KEPT ? r * TOKENS + t : 0].get(v);
+			else if (k < COLS)
+				x8(p, first + t, k, v);
 			f(t, r, k, v);
 		}
 }
@@ -166,10 +195,21 @@ __device__ inline void block_sums(float (&sum)[TOKENS], int turn)
 		sum[t] = 0;
 	}
 	__syncthreads();
-	for (int t = 0; t < TOKENS; t++)
+	enum { SPREAD = TOKENS >= 4 && 32 % TOKENS == 0 && WARPS * TOKENS % 32 == 0, LANES = at_least(1, 32 / TOKENS) };
+	if constexpr (SPREAD) {                            /* a lane adds its share: all of them would be too many registers */
+		float own = 0;
+		for (int i = 0; i < WARPS / LANES; i++)
+			own += parts[threadIdx.x % 32 * (WARPS / LANES) + i];
+		for (int i = 1; i < LANES; i *= 2)
+			own += __shfl_xor_sync(~0u, own, i);
+		for (int t = 0; t < TOKENS; t++)
+			sum[t] = __shfl_sync(~0u, own, t * LANES);
+	} else {
+		for (int t = 0; t < TOKENS; t++)
 #pragma unroll
-		for (int i = 0; i < WARPS; i++)
-			sum[t] += parts[t * WARPS + i];
+			for (int i = 0; i < WARPS; i++)
+				sum[t] += parts[t * WARPS + i];
+	}
 }
 
 template <typename F> __device__ inline void normalise(const args &p, norm_vectors &with, int first, int n, F meanwhile)
@@ -177,22 +217,22 @@ template <typename F> __device__ inline void normalise(const args &p, norm_vecto
 	columns c;
 	float mean[TOKENS] = {}, sum[TOKENS] = {};
 	if (KEPT)
-		each8(p, c, first, n, true, [](int, int, int, float (&)[8]) {});
+		load_columns(p, c, first, n);
 	meanwhile();
 #if ROW_CENTRED
-	each8(p, c, first, n, !KEPT, [&](int t, int, int, float (&v)[8]) {
+	each8(p, c, first, n, [&](int t, int, int, float (&v)[8]) {
 		mean[t] += ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
 	});
 	block_sums(mean, 0);
 	for (int t = 0; t < TOKENS; t++)
 		mean[t] /= COLS;
 #endif
-	each8(p, c, first, n, !KEPT, [&](int t, int, int k, float (&v)[8]) {
+	each8(p, c, first, n, [&](int t, int, int k, float (&v)[8]) {
 		for (int i = 0; i < 8; i++)
 			sum[t] += k + i < COLS ? lift(v[i] - mean[t]) : 0;
 	});
 	block_sums(sum, 1);
-	each8(p, c, first, n, !KEPT, [&](int t, int r, int k, float (&v)[8]) {
+	each8(p, c, first, n, [&](int t, int r, int k, float (&v)[8]) {
 		vectors &w = with.w[EARLY ? r : 0];
 		float y[8];
 		for (int i = 0; i < 8; i++)

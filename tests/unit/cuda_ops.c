@@ -447,6 +447,21 @@ static void make_products(const wf_backend *backend, int n)
 		}
 }
 
+/* A product of f32 rows, an embedding's, whose result is bf16: the library writes nothing narrower than it reads. */
+static void make_narrowing(const wf_backend *backend)
+{
+	static const struct { wf_dtype type; int64_t width; } first[] = {{WF_F32, 64}, {WF_BF16, 33}, {WF_Q8_0, 96}};
+	struct trial_opt opt = {.backend = backend, .act = backend->act == WF_F32 ? WF_F32 : WF_BF16, .kv = WF_F32,
+		.max_tokens = 70, .max_seqs = 5, .page_tokens = 16};
+	struct recipe *list = calloc(RECIPES + 1, sizeof *list);
+
+	for (int i = 0; i < 3; i++)
+		list[i] = (struct recipe){.n = 64, .heads = 1, .shown = -1, .npart = 2, .part = {
+			{.p = product_pattern(), .type = first[i].type, .width = first[i].width},
+			{.p = product_pattern(), .type = WF_BF16, .width = 48}}};
+	new_trial(&opt, build_recipes, list);
+}
+
 static void make_attentions(const wf_backend *backend, int n)
 {
 	for (int i = 0; i < n; i++) {
@@ -607,6 +622,7 @@ static void make_all(const wf_backend *backend, int chains, int products, int at
 	make_chains(backend, share(chains));
 	make_products(backend, share(products));
 	make_attentions(backend, share(attentions));
+	make_narrowing(backend);
 }
 
 static void run_all(const char *cache)
