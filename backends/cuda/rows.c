@@ -94,7 +94,9 @@ static bool fits_eight(const wf_tensor *t)
 
 static void choose_width(struct rows *r)
 {
-	r->width = r->result && !eight(emit_width(r->result)) ? 1 : 8;
+	const wf_tensor *scratch = r->result ? r->result : r->anchor;
+
+	r->width = scratch && !eight(emit_width(scratch)) ? 1 : 8;
 	for (int i = 0; i < r->kernel->nnode; i++)
 		if (ours(r, r->kernel->node[i]) && !fits_eight(r->kernel->node[i]))
 			r->width = 1;
@@ -160,32 +162,82 @@ static void do_norm(struct rows *r, const wf_tensor *t, int id, int64_t first)
 	page_add(p, "\tfor (int k = 0; k < WIDTH; k++)\n\t\tv[k] = %s);\n", call);
 }
 
+static bool turns_alike(const wf_tensor *a, const wf_tensor *b)
+{
+	return a->in[2] == b->in[2] && emit_attr(a, "mscale") == emit_attr(b, "mscale");
+}
+
+static bool is_rope(const struct rows *r, const wf_tensor *t)
+{
+	return ours(r, t) && emit_is(t, "rope");
+}
+
+/* The first of those that turn alike? */
+static bool first_rope(const struct rows *r, int i)
+{
+	const wf_tensor *const *node = (const wf_tensor *const *)r->kernel->node;
+	bool first = is_rope(r, node[i]);
+
+	for (int k = 0; first && k < i; k++)
+		first = !is_rope(r, node[k]) || !turns_alike(node[i], node[k]);
+	return first;
+}
+
+/* Where t's angles begin in shared memory; all heads of all ropes alike share them.  NULL: how many there are. */
+static int64_t turns_at(const struct rows *r, const wf_tensor *t)
+{
+	int64_t n = 0;
+
+	for (int i = 0; i < r->kernel->nnode; i++) {
+		const wf_tensor *a = r->kernel->node[i];
+		if (t && is_rope(r, a) && turns_alike(a, t))
+			break;
+		n += first_rope(r, i) ? emit_width(a->in[2]) : 0;
+	}
+	return n;
+}
+
 static void do_rope(struct rows *r, const wf_tensor *t)
 {
 	struct page *p = r->page;
-	long long head = wf_last(t), half = emit_width(t->in[2]);
-	const char *freq = page_value(p, t->in[2]);
+	long long head = wf_last(t), half = emit_width(t->in[2]), at = turns_at(r, t);
 
-	page_pointer(p, PAGE_TABLE, NULL, "const struct table *", "table");
 	load(r, t->in[0], "i", "v");
-	page_add(p, "\tint j = i %% %lld;\n\tfloat pos = (float)p.table->pos[r.t];\n\tif (j >= %lld)\n\t\treturn;\n", head, 2 * half);
+	page_add(p, "\tint j = i %% %lld;\n\tif (j >= %lld)\n\t\treturn;\n", head, 2 * half);
 	if (!attribute(t, "pairs")) {
 		page_add(p, "\tbool second = j >= %lld;\n\tfloat w[WIDTH];\n", half);
 		load(r, t->in[0], page_format(p, "(second ? i - %lld : i + %lld)", half, half), "w");
 		page_add(p, "\tfor (int k = 0; k < WIDTH; k++) {\n"
-			"\t\tfloat f = to_float(p.%s[second ? j - %lld + k : j + k]);\n"
-			"\t\tfloat2 y = second ? turn(w[k], v[k], pos, f) : turn(v[k], w[k], pos, f);\n"
-			"\t\tv[k] = second ? y.y : y.x;\n\t}\n", freq, half);
+			"\t\tfloat2 by = r.turn[%lld + (second ? j - %lld : j) + k];\n"
+			"\t\tv[k] = second ? turned(w[k], v[k], by).y : turned(v[k], w[k], by).x;\n\t}\n", at, half);
 	} else if (r->width == 8) {
 		page_add(p, "\tfor (int k = 0; k < WIDTH; k += 2) {\n"
-			"\t\tfloat2 y = turn(v[k], v[k + 1], pos, to_float(p.%s[(j + k) / 2]));\n"
-			"\t\tv[k] = y.x;\n\t\tv[k + 1] = y.y;\n\t}\n", freq);
+			"\t\tfloat2 y = turned(v[k], v[k + 1], r.turn[%lld + (j + k) / 2]);\n"
+			"\t\tv[k] = y.x;\n\t\tv[k + 1] = y.y;\n\t}\n", at);
 	} else {
 		page_add(p, "\tfloat w[1];\n");
-		load(r, t->in[0], "(i ^ 1)", "w");
-		page_add(p, "\tfloat f = to_float(p.%s[j / 2]);\n"
-			"\tv[0] = i & 1 ? turn(w[0], v[0], pos, f).y : turn(v[0], w[0], pos, f).x;\n", freq);
+		load(r, t->in[0], "(j & 1 ? i - 1 : i + 1)", "w");
+		page_add(p, "\tfloat2 by = r.turn[%lld + j / 2];\n"
+			"\tv[0] = j & 1 ? turned(w[0], v[0], by).y : turned(v[0], w[0], by).x;\n", at);
 	}
+}
+
+/* The angles of the row's position. */
+static void make_turns(struct rows *r)
+{
+	struct page *p = r->page;
+
+	for (int i = 0; i < r->kernel->nnode; i++) {
+		const wf_tensor *t = r->kernel->node[i];
+		if (!first_rope(r, i))
+			continue;
+		page_pointer(p, PAGE_TABLE, NULL, "const struct table *", "table");
+		page_add(p, "\tfor (int k = threadIdx.x; k < %lld; k += THREADS)\n"
+			"\t\tr.turn[%lld + k] = turn(1, 0, (float)p.table->pos[r.t], to_float(p.%s[k]));\n", (long long)emit_width(t->in[2]),
+			(long long)turns_at(r, t), page_value(p, t->in[2]));
+	}
+	if (turns_at(r, NULL))
+		page_add(p, "\t__syncthreads();\n");
 }
 
 /* A row of a constant for each expert a token chose. */
@@ -349,6 +401,7 @@ static void add_sums(struct rows *r)
 			(long long)at + segments, (long long)at);
 		at += segments * (centred ? 2 : 1);
 	}
+	make_turns(r);
 	page_add(r->page, "}\n\n");
 }
 
@@ -416,6 +469,7 @@ static void count_sums(struct rows *r)
 			n += emit_width(t) / wf_last(t) * (strstr(t->op->cuda, "ROW_CENTRED") ? 2 : 1);
 	}
 	page_define(r->page, "SUMS", "%lld", (long long)n);
+	page_define(r->page, "TURNS", "%lld", (long long)turns_at(r, NULL));
 }
 
 const char *emit_row_hooks(struct page *p, const wf_kernel *kernel, const wf_tensor *anchor, const wf_tensor *result,
@@ -456,6 +510,7 @@ void emit_unpack_hooks(struct page *p, const wf_tensor *w, const char *type)
 
 	page_define(p, "WIDTH", "%d", cols % 8 ? 1 : 8);
 	page_define(p, "SUMS", "0");
+	page_define(p, "TURNS", "0");
 	page_add(p, "__device__ inline int count(const args &) { return %lld; }\n\n#include \"rows.cuh\"\n\n"
 		"__device__ inline void make_sums(const args &, const row &) {}\n"
 		"__device__ inline void make_row(const args &p, const row &r)\n{\n", (long long)w->dim[0]);

@@ -1,10 +1,10 @@
 /* rows.cuh - row by row: elementwise ops, norms, moves, and what stands around a library's product.
  *
  * Parameters:  WIDTH     values a thread handles together: 8, or 1 where lengths do not allow it
- *              SUMS  floats of shared memory for sums over rows
+ *              SUMS TURNS  floats of shared memory for sums over rows; angles of rotary positions
  * Hooks (generated text; HOOKS says they are there):
  *   struct args, count(p)   the kernel's one parameter; rows of this step
- *   make_sums(p, r)         sums over segments of the row, by segment_sums()
+ *   make_sums(p, r)         sums over segments of the row, by segment_sums(), and the angles of its position
  *   make_row(p, r)          computes and stores the row, from first_run() by run_stride()
  * The page includes this file before its members' functions and again for the kernel.
  * Launch: any grid; x takes rows in turn, y shares a row; 256 threads; no dynamic shared memory. */
@@ -16,12 +16,15 @@
 
 #ifndef WIDTH
 #define WIDTH    8
-#define SUMS 1
+#define SUMS     1
+#define TURNS    0
 #endif
 
 enum { THREADS = 256 };
 
-struct row { int t; float *sum; };             /* which one; sums in shared memory */
+struct row { int t; float *sum; float2 *turn; };           /* which one; sums, cosines and sines in shared memory */
+
+__device__ inline float2 turned(float a, float b, float2 by) { return make_float2(a * by.x - b * by.y, b * by.x + a * by.y); }
 
 template <typename T> __device__ inline void load_run(const T *p, float *v)
 {
@@ -93,11 +96,12 @@ __device__ inline void make_row(const args &p, const row &r)
 extern "C" __global__ void __launch_bounds__(THREADS) rows(const __grid_constant__ args p)
 {
 	__shared__ float sum[SUMS > 0 ? SUMS : 1];
+	__shared__ float2 turn[TURNS > 0 ? TURNS : 1];
 	grid_launch_next();
 	grid_wait();
 	for (int t = blockIdx.x; t < count(p); t += gridDim.x) {
-		row r = {t, sum};
-		if (SUMS > 0) {
+		row r = {t, sum, turn};
+		if (SUMS > 0 || TURNS > 0) {
 			__syncthreads();
 			make_sums(p, r);
 		}
