@@ -90,23 +90,35 @@ def peer_rates(opt, config):
     return {int(b): r for b, r in json.loads(done.stdout.splitlines()[-1])["rates"].items()}, None
 
 
+def experts_of(c):
+    """Bytes of all experts (three matrices in 16 bits, in every layer), and the share of them that a token is given to."""
+    n = c.get("num_local_experts", c.get("num_experts", 0))
+    width = c.get("moe_intermediate_size", c.get("intermediate_size", 0))
+    return (6 * c["num_hidden_layers"] * n * width * c["hidden_size"], c["num_experts_per_tok"] / n) if n else (0, 0)
+
+
 def floors(opt, config):
-    """Weights once a step, keys once a token, every weight a multiplication and an addition for each prompt token."""
+    """Weights once a step, keys once a token, every weight a multiplication and an addition for each prompt token.
+
+    Of n experts a token is given to k, any k equally likely: a step of b tokens reads n (1 - (1 - k/n)^b) of them, and
+    a prompt multiplies each token by k."""
     command = [opt.weft, "plan", "-m", config, "--gpu", "h200", "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     with open(config) as f:
         c = json.load(f)
-    if done.returncode or "num_local_experts" in c:      # how many experts a batch meets is chance
+    if done.returncode or "n_routed_experts" in c:       # layers without experts, and experts of all tokens
         return {}
     plan = json.loads(done.stdout)
     table = c.get("vocab_size", c.get("padded_vocab_size", 0)) * c.get("hidden_size", c.get("n_embed", 0))
     tied = c.get("tie_word_embeddings", c.get("model_type") == "bloom")
-    read = sum(w["bytes"] for w in plan["memory"]["weights"]) - (0 if tied else 2 * table)
+    experts, share = experts_of(c)
+    dense = sum(w["bytes"] for w in plan["memory"]["weights"]) - (0 if tied else 2 * table) - experts
     result = {}
     for b in opt.batches:
         context = opt.prompt + opt.new / 2
-        step = (read + b * context * plan["memory"]["kv_token"]) / READ
-        result[b] = b * opt.new / (b * opt.prompt * read / FLOPS + (opt.new - 1) * step)
+        read = dense + experts * (1 - (1 - share) ** b) + b * context * plan["memory"]["kv_token"]
+        prompt = b * opt.prompt * (dense + experts * share) / FLOPS
+        result[b] = b * opt.new / (prompt + (opt.new - 1) * read / READ)
     return result
 
 
