@@ -137,9 +137,9 @@ billions() {
 }
 
 sanitizer() {
-	check "$1" sanitize "$1" llama2-gqa f32
-	check "$1 experts" sanitize "$1" mixtral f32
-	check "$1 experts f16" sanitize "$1" mixtral f16
+	check "$1 f32" sanitize "$1" llama2-gqa f32
+	check "$1 bf16" sanitize "$1" llama2-gqa bf16
+	check "$1 experts" sanitize "$1" mixtral f16
 }
 
 for part in $parts; do

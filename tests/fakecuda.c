@@ -9,8 +9,9 @@
  * thread that submits or replays.
  *
  * FAKECUDA_FAIL=n fails the n-th call, FAKECUDA_MEMORY=bytes sets the device's memory,
- * FAKECUDA_ARCH=90 its compute capability, FAKECUDA_SMS=n its multiprocessors, FAKECUDA_LEAKS=1 ends the process with status 99 when
- * something is left at exit, FAKECUDA_LOG=file writes every call's name. */
+ * FAKECUDA_ARCH=90 its compute capability, FAKECUDA_SMS=n its multiprocessors, FAKECUDA_FRONT=1 puts allocations at the front of
+ * their pages, FAKECUDA_LEAKS=1 ends the process with status 99 when something is left at exit, FAKECUDA_LOG=file writes every
+ * call's name. */
 #include "fakecuda.h"
 
 #include <cuda.h>
@@ -327,7 +328,8 @@ CUresult cuMemGetInfo(size_t *free_bytes, size_t *total)
 }
 
 /* What runs on an emulated device finds NaNs where nothing was written, and ends where it leaves its
- * allocations: on pages nobody may touch. */
+ * allocations: on pages nobody may touch.  They end where such a page begins; with FAKECUDA_FRONT they begin where one
+ * ends. */
 static struct object *reserve(enum kind kind, size_t bytes)
 {
 	enum { PAGE = 4096, ALIGN = 256, MOST = 256 << 20 };
@@ -339,7 +341,7 @@ static struct object *reserve(enum kind kind, size_t bytes)
 	struct object *o = add(kind);
 	o->map = map;
 	o->mapped = inside + 2 * PAGE;
-	o->data = map + PAGE + (inside - bytes) / ALIGN * ALIGN;
+	o->data = map + PAGE + (getenv("FAKECUDA_FRONT") ? 0 : (inside - bytes) / ALIGN * ALIGN);
 	o->bytes = bytes;
 	fake.allocations++;
 	if (getenv("FAKENVRTC"))
