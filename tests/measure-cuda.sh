@@ -20,8 +20,10 @@ decode() {
 	shape --no-profile -p 0 -n 128 -d 0,1024 -r 3
 	echo "== batches behind 1024 tokens, kernels from the cache"
 	shape --no-profile -p 0 -n 128 -d 1024 -b 8,16,32 -r 3
-	echo "== prompts of 32 x 1024 in steps of 8192"
-	shape --no-profile -p 1024 -n 0 -b 32 -ub 8192 -r 3
+	for step in 8192 32768; do
+		echo "== prompts of 32 x 1024 in steps of $step"
+		shape --no-profile -p 1024 -n 0 -b 32 -ub $step -r 3
+	done
 }
 
 file() {

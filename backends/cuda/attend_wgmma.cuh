@@ -54,7 +54,8 @@ enum {
 static_assert(KDIM % 16 == 0 && VDIM % 64 == 0 && (WARPS == 8 || WARPS == 12) && KVBYTES == 2 && MMA && (KEYS == 64 || KEYS == 128), "what the products take");
 #include "attend_rows.cuh"
 
-/* Each place is full when the producers' copies are there, empty when all warps have read it. */
+/* Each place is full when the producers' copies are there, empty when all warps have read it.  An item's place is
+ * taken again when its successors' queries are: by then nobody writes out what it says. */
 struct rings {
 	wide query_full[QUERIES], query_empty[QUERIES];
 	wide keys_full[STAGES], keys_empty[STAGES], values_full[STAGES], values_empty[STAGES];
@@ -401,7 +402,7 @@ __device__ inline void consume(const args &p, byte *place, rings &sh)
 			else
 				proceed<ALL>(w, sh, s, a);
 		}
-		release(&sh.query_empty[item % QUERIES]);
+		barrier_arrive(&sh.query_empty[item % QUERIES]);   /* each lane for itself: it has read the item */
 		if (some)
 			finish<SOME / 2>(w, sh, s, a);
 		else
@@ -421,7 +422,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attend_wgmma(const __gr
 		s.found = {};
 		for (int i = 0; i < QUERIES; i++) {
 			barrier_init(&s.query_full[i], PRODUCERS + 1);
-			barrier_init(&s.query_empty[i], WARPS);
+			barrier_init(&s.query_empty[i], WARPS * 32);
 		}
 		for (int i = 0; i < STAGES; i++) {
 			barrier_init(&s.keys_full[i], PRODUCERS);
