@@ -105,10 +105,12 @@ static struct decode count_decode(const wf_tensor *t, int warps, int stages)
 /* What is under way at once hides the way to memory: up to DECODE_RING bytes, two runs of each warp at least. */
 static struct decode choose_decode(const struct emit *e)
 {
+	int room = emit_room(e->gpu, 1), ring = room < DECODE_RING ? room : DECODE_RING;
+
 	for (int warps = DECODE_WARPS; warps > 0; warps--)
 		for (int stages = DECODE_STAGES; stages > 1; stages--) {
 			struct decode d = count_decode(e->kernel->anchor, warps, stages);
-			if (d.smem <= (stages > 2 ? DECODE_RING : emit_room(e->gpu, 1)))
+			if (d.smem <= (stages > 2 ? ring : room))
 				return d;
 		}
 	return (struct decode){0};
