@@ -139,7 +139,7 @@ sanitizer() {
 	set -- $1
 	check "$1 $2 $3" sanitize "$1" "$2" "$3"
 }
-# The slowest first; their kernels have been compiled before.
+# The slowest first.
 sanitizers() {
 	for tool in racecheck memcheck synccheck; do
 		for model in "llama2-gqa f32" "llama2-gqa bf16" "mixtral f16"; do

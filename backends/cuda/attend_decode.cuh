@@ -11,7 +11,7 @@
  * O^T[16 dims][8 heads] += V^T P^T.  Groups of more than 16 heads are split (HEAD_UNITS).
  * Old pages are requested before grid_wait(); only the run that holds this step's token waits.
  *
- * Parameters, beside attend.cuh's:  WARPS STAGES SLOTS as in gemv.cuh.
+ * Parameters, beside attend.cuh's:  WARPS STAGES as in gemv.cuh.
  * Launch: any number of blocks, best one per multiprocessor; WARPS * 32 threads; DECODE_SMEM bytes;
  * work: blocks * WORK_FLOATS floats; counter: sequences * HEAD_UNITS words. */
 #include "attend.cuh"
@@ -21,12 +21,6 @@
 #endif
 #ifndef STAGES
 #define STAGES 2
-#endif
-#ifndef SLOTS
-#define SLOTS  1
-#endif
-#ifndef BEFORE
-#define BEFORE STAGES
 #endif
 
 enum {
@@ -442,7 +436,7 @@ __device__ inline void close(const args &p, const cursor &at, shares in, unsigne
 
 /* ---- the kernel ----------------------------------------------------------------------------------------------------- */
 
-extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) attend_decode(const __grid_constant__ args p)
+extern "C" __global__ void __launch_bounds__(THREADS, 1) attend_decode(const __grid_constant__ args p)
 {
 	int warp = threadIdx.x / 32, next = 0, requested = 0;
 	byte *ring = smem + warp * STAGES * STAGE;
@@ -460,7 +454,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, SLOTS) attend_decode(const
 			((uint4 *)smem)[i] = make_uint4(0, 0, 0, 0);
 		__syncthreads();
 	}
-	for (; requested < BEFORE && !(asked.left > 0 && is_new(asked)); requested++) {
+	for (; requested < STAGES && !(asked.left > 0 && is_new(asked)); requested++) {
 		if (asked.left > 0)
 			request(p, kv, asked, ring + requested * STAGE);
 		copy_commit();

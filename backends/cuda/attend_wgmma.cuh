@@ -11,7 +11,6 @@
  * Parameters, beside attend.cuh's:  WARPS            that compute, 8 or 12
  *                                   KEYS             of a tile, 64 or 128
  *                                   STAGES QUERIES   tiles of keys and of values, of queries in shared memory
- *                                   TURNS            1: warpgroups take turns at the products
  *                                   TOGETHER         bytes of keys and values at work at a time, for the second level cache
  * Dims: KDIM a multiple of 16, VDIM of 64.
  * Launch: grid x: as many blocks as are to run; (WARPS + 4) * 32 threads; PREFILL_SMEM; counter[0] zero, and again afterwards. */
@@ -29,9 +28,6 @@
 #endif
 #ifndef QUERIES
 #define QUERIES 1
-#endif
-#ifndef TURNS
-#define TURNS 1
 #endif
 #ifndef TOGETHER
 #define TOGETHER (20 << 20)
@@ -248,14 +244,12 @@ __device__ inline void release(wide *empty)
 /* Warpgroups take turns: barrier 1 + g lets g go on, and the one before it says when. */
 __device__ inline void await_turn(int group)
 {
-	if (TURNS)
-		named_sync(1 + group, 256);
+	named_sync(1 + group, 256);
 }
 
 __device__ inline void pass_turn(int group)
 {
-	if (TURNS)
-		named_arrive(group + 1 == GROUPS ? 1 : 2 + group, 256);
+	named_arrive(group + 1 == GROUPS ? 1 : 2 + group, 256);
 }
 
 /* Of N eights of keys. */

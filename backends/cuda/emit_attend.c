@@ -132,8 +132,6 @@ static int emit_decode(struct emit *e)
 	page_pointer(&p, PAGE_COUNTERS, NULL, "unsigned *", "counter");
 	page_define(&p, "WARPS", "%d", d.warps);
 	page_define(&p, "STAGES", "%d", d.stages);
-	page_define(&p, "BEFORE", "%d", d.stages);
-	page_define(&p, "SLOTS", "1");
 	p.tail = page_format(&p, "extern \"C\" __device__ int dynamic_smem = at_least(DECODE_SMEM, %d);\nstatic_assert(DECODE_SMEM <= %d && "
 		"WORK_FLOATS == %d && HEAD_UNITS == %d, \"the host's count\");\n", emit_room(e->gpu, 2) + 1, emit_room(e->gpu, 1),
 		d.work_floats, d.units);
@@ -148,13 +146,13 @@ static int emit_decode(struct emit *e)
 
 /* ---- many ------------------------------------------------------------------------------------------------------ */
 
-struct prefill { int warps, tiles, stages, slots, rows, keys, queries; };
+struct prefill { int warps, tiles, stages, slots, rows; };
 
 static struct prefill choose_prefill(const struct emit *e)
 {
 	/* Two tiles' results do not fit the registers of heads over 128. */
-	static const struct prefill wide[] = {{4, 2, 2, 2, 0, 0, 0}, {4, 2, 1, 2, 0, 0, 0}, {8, 1, 2, 1, 0, 0, 0}, {8, 1, 1, 1, 0, 0, 0},
-		{4, 1, 1, 1, 0, 0, 0}, {2, 1, 1, 1, 0, 0, 0}, {1, 1, 1, 1, 0, 0, 0}, {0}};
+	static const struct prefill wide[] = {{4, 2, 2, 2, 0}, {4, 2, 1, 2, 0}, {8, 1, 2, 1, 0}, {8, 1, 1, 1, 0},
+		{4, 1, 1, 1, 0}, {2, 1, 1, 1, 0}, {1, 1, 1, 1, 0}, {0}};
 	struct sizes s = sizes_of(e->kernel->anchor);
 	bool mma = has_mma(e);
 	const struct prefill *c = wide + (mma && s.vdim <= 128 ? 0 : 2);
@@ -163,7 +161,7 @@ static struct prefill choose_prefill(const struct emit *e)
 		int64_t rows = c->warps * (mma ? c->tiles * 16 : 4), keys = mma ? 64 : 32;
 		int64_t smem = rows * row_bytes(s.kdim, mma ? 2 : 4) + c->stages * keys * (s.krow + s.vrow) + 64;
 		if (smem <= emit_room(e->gpu, c->slots))
-			return (struct prefill){c->warps, c->tiles, c->stages, c->slots, (int)rows, (int)keys, 0};
+			return (struct prefill){c->warps, c->tiles, c->stages, c->slots, (int)rows};
 	}
 	return *c;
 }
@@ -176,35 +174,39 @@ static bool has_wgmma(const struct emit *e)
 	return has_mma(e) && !strcmp(e->gpu->arch, "sm_90a") && s.kdim % 16 == 0 && s.vdim % 64 == 0;
 }
 
+enum { WGMMA_WARPS = 8, WGMMA_ROWS = 16 * WGMMA_WARPS, WGMMA_STAGES = 4 };
+
+struct wgmma { int keys, stages, queries; };
+
 /* Two tiles of queries where they fit, and as many of keys and values as do. */
-static struct prefill choose_wgmma(const struct emit *e)
+static struct wgmma choose_wgmma(const struct emit *e)
 {
 	struct sizes s = sizes_of(e->kernel->anchor);
-	struct prefill c = {.warps = 8, .rows = 128, .keys = s.kdim > 192 || s.vdim > 128 ? 64 : 128};
+	struct wgmma c = {.keys = s.kdim > 192 || s.vdim > 128 ? 64 : 128};
 	int64_t row = (s.kdim + 63) / 64 * 128, tiles = c.keys * (row + s.vdim * 2), room = emit_room(e->gpu, 1) - 1536;
 
-	c.queries = 2 * (c.rows * row + tiles) <= room ? 2 : 1;
-	c.stages = (int)((room - c.queries * c.rows * row) / tiles);
-	c.stages = c.stages > 4 ? 4 : c.stages;
+	c.queries = 2 * (WGMMA_ROWS * row + tiles) <= room ? 2 : 1;
+	c.stages = (int)((room - c.queries * WGMMA_ROWS * row) / tiles);
+	c.stages = c.stages > WGMMA_STAGES ? WGMMA_STAGES : c.stages;
 	return c;
 }
 
 static int emit_wgmma(struct emit *e)
 {
-	struct prefill c = choose_wgmma(e);
+	struct wgmma c = choose_wgmma(e);
 	struct emit_launch *l = emit_add(e, "attend_wgmma");
 	struct page p;
 
 	page_open(&p, e->arena, e->plan, e->kernel);
 	define_attend(e, &p);
 	page_pointer(&p, PAGE_COUNTERS, NULL, "unsigned *", "counter");
-	page_define(&p, "WARPS", "%d", c.warps);
+	page_define(&p, "WARPS", "%d", WGMMA_WARPS);
 	page_define(&p, "KEYS", "%d", c.keys);
 	page_define(&p, "STAGES", "%d", c.stages);
 	page_define(&p, "QUERIES", "%d", c.queries);
 	p.tail = page_format(&p, "extern \"C\" __device__ int dynamic_smem = PREFILL_SMEM;\nstatic_assert(PREFILL_SMEM <= %d, "
 		"\"the host's count\");\n", emit_room(e->gpu, 1));
-	l->threads = (unsigned)(c.warps + 4) * 32;
+	l->threads = (WGMMA_WARPS + 4) * 32;
 	l->grid_x = (unsigned)e->gpu->sms;
 	l->weight = 12;
 	e->work->counters = 1;
