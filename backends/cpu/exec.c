@@ -339,6 +339,9 @@ static int open_all(struct cpu_exec *e, const struct wf_exec_opt *opt)
 {
 	wf_plan *plan = e->base.plan;
 
+	if (plan->g->act != WF_F32)
+		return wf_fail(e->base.err, "cpu: the graph keeps activations in %s, expected f32: it was made for another backend",
+			wf_dtypes[plan->g->act].name);
 	e->choices = 1;
 	e->team = team_new(opt->threads, e->base.err);
 	if (!e->team)

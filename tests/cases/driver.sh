@@ -150,6 +150,8 @@ kernel 99 map {\
 }' "$tmp/g" > "$tmp/apart"
 check "a kernel taken apart" code 0 $weft verify -m $golden --graph "$tmp/apart"
 sed 's/^out logits/out scores/' "$tmp/g" > "$tmp/scores"
+$weft dump -m $golden --stage build | sed 's/act=f32/act=f16/; s/^\(%[^:]*\) : [^ ]*/\1/' > "$tmp/narrow"
+check "a graph of another backend" says "keeps activations in f16, expected f32" 1 $weft verify -m $golden --graph "$tmp/narrow"
 check "a graph without logits" says "no output 'logits', its first is 'scores'" 1 $weft bench -m $golden --graph "$tmp/scores"
 
 # verify
