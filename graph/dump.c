@@ -282,9 +282,9 @@ int wf_plan_json(const wf_plan *plan, FILE *f)
 
 	fputs("{\n  \"model\": ", f);
 	dump_string(f, g->name);
-	fprintf(f, ",\n  \"stage\": \"%s\",\n  \"activations\": \"%s\",\n  \"cache\": \"%s\",\n"
+	fprintf(f, ",\n  \"stage\": \"%s\",\n  \"activations\": \"%s\",\n  \"sums\": \"%s\",\n  \"cache\": \"%s\",\n"
 		"  \"tokens\": %lld,\n  \"seqs\": %lld,\n  \"rows\": %lld,\n  \"arena\": %lld,\n  \"live\": %lld,\n  \"nodes\": [\n",
-		plan_stage_names[plan->stage], wf_dtypes[g->act].name, wf_dtypes[g->kvtype].name,
+		plan_stage_names[plan->stage], wf_dtypes[g->act].name, wf_dtypes[g->sum].name, wf_dtypes[g->kvtype].name,
 		(long long)plan->opt.max_tokens, (long long)plan->opt.max_seqs, (long long)plan->opt.max_rows,
 		(long long)plan->arena_bytes, (long long)plan->live_bytes);
 	for (int i = 0; i < g->nnode; i++) {

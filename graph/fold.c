@@ -2,8 +2,9 @@
  *
  * Products that read the same rows become one product over concatenated weights (Q, K and V); a
  * pair whose values meet in one elementwise product is woven instead, so that gate and value leave
- * the kernel side by side (gate and up).  Then each product's weight is wrapped in the layout the
- * backend's kernel reads.  This is the one pass that names ops: the layout vocabulary below.
+ * the kernel side by side (gate and up).  Before that, weights become of the type they are multiplied
+ * in; after it each product's weight is wrapped in the layout the backend's kernel reads.  This is the
+ * one pass that names ops: the layout vocabulary below.
  *
  * needs: rewrite.  keeps: outputs.  breaks: ids. */
 #include "graph/graph.h"
@@ -12,7 +13,7 @@
 struct folder {
 	wf_plan *plan;
 	wf_graph *g;
-	const wf_op *cat, *cols, *weave, *lane, *repack;
+	const wf_op *cat, *cols, *weave, *lane, *repack, *half;
 	wf_tensor **now;          /* node id -> what stands for it */
 	int n;                    /* nodes when the pass began */
 };
@@ -110,6 +111,17 @@ static void weave_pair(struct folder *f, wf_tensor *a, wf_tensor *b)
 	note(f, "weave", a, b, NULL);
 }
 
+/* One whose values are kept in the widest type says how the product of all is made. */
+static const wf_tensor *widest(wf_tensor *const *t, int n)
+{
+	const wf_tensor *most = t[0];
+
+	for (int i = 1; i < n; i++)
+		if (wf_dtypes[t[i]->dtype].bytes > wf_dtypes[most->dtype].bytes)
+			most = t[i];
+	return most;
+}
+
 static void concatenate(struct folder *f, wf_tensor *const *t, int n)
 {
 	wf_tensor *w[WF_MAXIN];
@@ -118,7 +130,7 @@ static void concatenate(struct folder *f, wf_tensor *const *t, int n)
 	for (int i = 0; i < n; i++)
 		w[i] = t[i]->in[0];
 	wf_tensor *all = node(f, t[0], f->cat, w, n, NULL);
-	wf_tensor *y = node(f, t[0], t[0]->op, (wf_tensor *[]){all, f->now[t[0]->in[1]->id]}, 2, t[0]->attr);
+	wf_tensor *y = node(f, t[0], t[0]->op, (wf_tensor *[]){all, f->now[t[0]->in[1]->id]}, 2, widest(t, n)->attr);
 	for (int i = 0; i < n; i++) {
 		f->now[t[i]->id] = node(f, t[i], f->cols, &y, 1, (double[WF_MAXATTR]){start, (double)t[i]->in[0]->dim[0]});
 		start += (double)t[i]->in[0]->dim[0];
@@ -160,6 +172,16 @@ static wf_tensor *rebuild(struct folder *f, wf_tensor *t)
 		same &= in[k] == t->in[k];
 	}
 	return same ? t : graph_copy(f->g, t, in);
+}
+
+/* ---- types ---- */
+
+/* Where activations are f16, products and tables of bf16 weights are read as f16 too: the units multiply one type. */
+static wf_tensor *as_half(struct folder *f, wf_tensor *t)
+{
+	bool dense = t->op == &wf_op_weight && t->dtype == WF_BF16 && t->ndim > 1;
+
+	return dense && f->half && f->g->act == WF_F16 ? node(f, t, f->half, &t, 1, NULL) : t;
 }
 
 /* ---- layouts ---- */
@@ -204,8 +226,8 @@ int fold_run(wf_plan *plan)
 	const wf_op *const *ops = plan->g->ops;
 	struct folder f = {.plan = plan, .g = plan->g,
 		.cat = wf_op_find(ops, "cat"), .cols = wf_op_find(ops, "cols"), .weave = wf_op_find(ops, "weave"),
-		.lane = wf_op_find(ops, "lane"), .repack = wf_op_find(ops, "repack")};
+		.lane = wf_op_find(ops, "lane"), .repack = wf_op_find(ops, "repack"), .half = wf_op_find(ops, "half")};
 
 	graph_sweep(plan->g);
-	return each(&f, NULL, true) || each(&f, with_layout, false) ? -1 : 0;
+	return each(&f, as_half, false) || each(&f, NULL, true) || each(&f, with_layout, false) ? -1 : 0;
 }

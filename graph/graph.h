@@ -208,6 +208,7 @@ struct wf_graph {
 	const wf_op *const *ops;          /* vocabulary, NULL at the end */
 	const wf_weights *weights;        /* checks names and shapes, gives dtypes; NULL: none at hand */
 	wf_dtype act;                     /* dtype of what is computed */
+	wf_dtype sum;                     /* dtype of sums of computed values, the residual among them */
 	wf_dtype wdtype;                  /* dtype of weights when no file is at hand */
 	wf_tensor **node;                 /* nnode of them, operands before users */
 	int nnode, maxnode;

@@ -567,14 +567,15 @@ static int out_line(struct parser *p)
 static int graph_line(struct parser *p)
 {
 	char name[MAXNAME];
-	struct { const char *key; wf_dtype *to; } field[] = {{"act", &p->g->act}, {"kv", &p->g->kvtype}};
+	struct { const char *key; wf_dtype *to; } field[] = {{"act", &p->g->act}, {"kv", &p->g->kvtype}, {"sum", &p->g->sum}};
 
 	if (word(p, name))
 		return -1;
+	p->g->sum = WF_F32;
 	p->g->name = wf_strdup(p->g->arena, name);
 	if (!p->g->name)
 		return wf_fail(p->g->err, "graph text: out of memory");
-	for (size_t i = 0; i < 2; i++) {
+	for (size_t i = 0; i < sizeof field / sizeof *field; i++) {
 		if (!accept_word(p, field[i].key))
 			continue;
 		if (!accept(p, '=') || word(p, name))

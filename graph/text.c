@@ -110,7 +110,8 @@ static void print_outputs(const wf_graph *g, FILE *f)
 
 static void print_head(const wf_graph *g, FILE *f)
 {
-	fprintf(f, "graph %s act=%s kv=%s\n", g->name, wf_dtypes[g->act].name, wf_dtypes[g->kvtype].name);
+	fprintf(f, "graph %s act=%s kv=%s", g->name, wf_dtypes[g->act].name, wf_dtypes[g->kvtype].name);
+	fprintf(f, g->sum == WF_F32 ? "\n" : " sum=%s\n", wf_dtypes[g->sum].name);
 }
 
 int wf_graph_print(const wf_graph *g, FILE *f)

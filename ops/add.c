@@ -1,8 +1,8 @@
 /* add.c - elementwise sum; a bias is a vector that repeats over the rows.
  *
- * With bf16 activations the sum of two computed values is f32: it is the residual, which gathers the
- * rounding of every layer.  Products read it through a norm and stay 16 bits wide.  (Llama-2-7B: error of
- * the logits 1.7e-3 instead of 2.5e-3, prompts 2.6 % slower; f16 rounds 64 times less.) */
+ * The sum of two computed values has a type of its own (wf_graph.sum): it is the residual, which gathers the rounding of
+ * every layer and outgrows f16 in some models (Gemma 3 270M: 104,061).  Products read it through a norm and stay 16 bits
+ * wide. */
 #include "ops/ops.h"
 
 MAP2(add, x + y)
@@ -11,8 +11,8 @@ static int shape(wf_graph *g, wf_tensor *y)
 {
 	if (wf_same_shape(g, y))
 		return -1;
-	if (g->act == WF_BF16 && !y->in[0]->constant && !y->in[1]->constant)
-		y->dtype = WF_F32;
+	if (!y->in[0]->constant && !y->in[1]->constant)
+		y->dtype = g->sum;
 	return 0;
 }
 
@@ -34,5 +34,7 @@ const wf_op wf_op_add = {
 
 wf_tensor *wf_add(wf_graph *g, wf_tensor *a, wf_tensor *b)
 {
-	return wf_node(g, &wf_op_add, (wf_tensor *[]){a, b}, 2, NULL);
+	bool sum = !a->constant && !b->constant;
+
+	return wf_node(g, &wf_op_add, (wf_tensor *[]){sum ? wf_wide(g, a) : a, sum ? wf_wide(g, b) : b}, 2, NULL);
 }

@@ -82,5 +82,5 @@ const wf_op wf_op_layernorm = {
 
 wf_tensor *wf_layernorm(wf_graph *g, wf_tensor *x, wf_tensor *w, wf_tensor *b, double eps)
 {
-	return wf_node(g, &wf_op_layernorm, (wf_tensor *[]){x, w, b}, b ? 3 : 2, (double[WF_MAXATTR]){eps});
+	return wf_node(g, &wf_op_layernorm, (wf_tensor *[]){wf_wide(g, x), w, b}, b ? 3 : 2, (double[WF_MAXATTR]){eps});
 }

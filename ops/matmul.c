@@ -1,5 +1,10 @@
-/* matmul.c - rows of x times the transpose of a weight: a linear layer without bias. */
+/* matmul.c - rows of x times the transpose of a weight: a linear layer without bias.
+ *
+ * What a norm reads may be of any size, as the residual (add.c), and what is added to the residual too: such a product
+ * has the type of sums.  (GLM-4's feed-forward layers, behind which there is a norm, are known to leave f16.) */
 #include "ops/ops.h"
+
+enum { WIDE };
 
 static int shape(wf_graph *g, wf_tensor *y)
 {
@@ -14,6 +19,8 @@ static int shape(wf_graph *g, wf_tensor *y)
 	for (int i = 0; i + 1 < x->ndim; i++)
 		y->dim[i] = x->dim[i];
 	y->dim[x->ndim - 1] = w->dim[0];
+	if (y->attr[WIDE] != 0 && !y->constant)
+		y->dtype = g->sum;
 	return 0;
 }
 
@@ -46,6 +53,7 @@ const wf_op wf_op_matmul = {
 	.doc   = "y[t,m] = sum_k w[m,k] * x[t,k]",
 	.kind  = WF_DOT,
 	.nin   = 2,
+	.attr  = "wide=0",
 	.shape = shape,
 	.eval  = eval,
 	.cost  = cost,
@@ -58,4 +66,9 @@ const wf_op wf_op_matmul = {
 wf_tensor *wf_matmul(wf_graph *g, wf_tensor *w, wf_tensor *x)
 {
 	return wf_node(g, &wf_op_matmul, (wf_tensor *[]){w, x}, 2, NULL);
+}
+
+wf_tensor *wf_wide(wf_graph *g, wf_tensor *x)
+{
+	return x->op == &wf_op_matmul && g->sum != g->act ? wf_node(g, x->op, x->in, x->nin, (double[WF_MAXATTR]){1}) : x;
 }

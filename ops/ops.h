@@ -66,6 +66,7 @@ struct wf_routing {
 	OP(strip,    (wf_graph *g, wf_tensor *w, int64_t group, int64_t start, int64_t n)) \
 	OP(transpose,(wf_graph *g, wf_tensor *w)) \
 	OP(flatten,  (wf_graph *g, wf_tensor *w)) \
+	OP(half,     (wf_graph *g, wf_tensor *w)) \
 	OP(join,     (wf_graph *g, wf_tensor *a, wf_tensor *b)) \
 	OP(route,    (wf_graph *g, wf_tensor *logits, wf_tensor *bias, const struct wf_routing *)) \
 	OP(gates,    (wf_graph *g, wf_tensor *logits, wf_tensor *ids, int mode, bool norm, double scale)) \
@@ -79,6 +80,9 @@ OPS(OP)
 
 extern const wf_op *const *const wf_ops;      /* every row and what was registered, NULL at the end */
 extern const struct wf_rule wf_rules[];       /* rules.c: the algebra, {0} at the end */
+
+/* What a norm or a sum is given: a product in the type of sums, anything else as it is (matmul.c). */
+wf_tensor *wf_wide(wf_graph *, wf_tensor *x);
 
 /* ---- ops.c: the table; shape rules and costs that several ops share ---- */
 

@@ -62,5 +62,5 @@ const wf_op wf_op_rmsnorm = {
 
 wf_tensor *wf_rmsnorm(wf_graph *g, wf_tensor *x, wf_tensor *w, double eps)
 {
-	return wf_node(g, &wf_op_rmsnorm, (wf_tensor *[]){x, w}, 2, (double[WF_MAXATTR]){eps});
+	return wf_node(g, &wf_op_rmsnorm, (wf_tensor *[]){wf_wide(g, x), w}, 2, (double[WF_MAXATTR]){eps});
 }

@@ -9,8 +9,8 @@ static int shape(wf_graph *g, wf_tensor *y)
 	if (table->ndim != 2 || ids->ndim > 2 || ids->dtype != WF_I32)
 		return wf_fail(g->err, "take: table of %d dims and ids of %d, expected [rows, n] and i32 [k] or [k, m] (%s)",
 			table->ndim, ids->ndim, g->scope);
-	if (table->constant && g->act == WF_BF16)      /* an embedding begins the residual: see add.c */
-		y->dtype = WF_F32;
+	if (table->constant)                           /* an embedding begins the residual: see add.c */
+		y->dtype = g->sum;
 	y->ndim = ids->ndim + 1;
 	y->dim[ids->ndim] = table->dim[1];
 	for (int i = 0; i < ids->ndim; i++)

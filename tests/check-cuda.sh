@@ -22,7 +22,7 @@ check() {
 		echo "pass $what $(sed -n 's/.*\(NMSE [^ ]*\).*/\1/p' "$log" | tr '\n' ' ')"
 	else
 		echo "FAIL $what: $*"
-		tail -n 12 "$log"
+		tail -n 60 "$log"
 	fi
 }
 
@@ -55,11 +55,11 @@ unit() {
 	sed -n 's/^\([0-9]* cases, [0-9]* bad\).*/     \1/p' "$log"
 }
 
-# Near ties between experts fall otherwise in 16 bits: there the bound is what transformers itself loses in bf16
-# (reference_error.py), or in f16.
+# Near ties between experts fall otherwise in bf16: there the bound is what transformers itself loses in it
+# (reference_error.py).
 golden_model() {
-	m=$1 name=$(basename "$1") f32=1e-7 f16=5e-4 bf16=1e-3
-	case $name in llama*) f32=1e-8 bf16=5e-4 ;; gpt-oss) f16=4e-3 bf16=2.3e-2 ;; deepseek-v3) f16=1.5e-2 bf16=1.5e-2 ;; esac
+	m=$1 name=$(basename "$1") f32=1e-7 f16=2e-5 bf16=1e-3
+	case $name in llama*) f32=1e-8 bf16=5e-4 ;; gpt-oss) bf16=2.3e-2 ;; deepseek-v3) bf16=1.5e-2 ;; esac
 	for chunk in 0 7 1; do
 		check "$name f32 chunk $chunk" verify -m "$m" --chunk $chunk --tolerance $f32
 		check "$name f16 chunk $chunk" close_to $f16 -m "$m" --act f16 --cache-type f16 --chunk $chunk
@@ -90,25 +90,34 @@ at_once() {
 	done
 }
 
-# Stories of a small trained model; then a real one where it has been fetched (sh tests/model.sh): the CPU's
-# greedy text with f32 activations, for prompts whose answer never hangs on less than 0.07 between two logits.
+# Stories of a small trained model; then real ones where they have been fetched (sh tests/model.sh, sh tests/model.sh gemma3):
+# the CPU's greedy text with f32 activations, for prompts whose answer never hangs on less than 0.07 between two logits.
+# Gemma's residual passes 100,000.
 text() {
 	if [ -f "$shared/models/stories260K.gguf" ]; then
 		check "story" same_text story
 		check "story, single launches" same_text story --no-graph
 		check "story, waiting" same_text story --sync
 	fi
-	smollm2=${SMOLLM2:-${XDG_CACHE_HOME:-$HOME/.cache}/weft-models/SmolLM2-135M-Instruct.Q4_1.gguf}
-	[ -f "$smollm2" ] || return 0
-	for prompt in "What is the capital of France?" "Name the planets of the solar system." "Count from one to ten."; do
+	models=${XDG_CACHE_HOME:-$HOME/.cache}/weft-models
+	answers SmolLM2 "${SMOLLM2:-$models/SmolLM2-135M-Instruct.Q4_1.gguf}" 64 "What is the capital of France?" \
+		"Name the planets of the solar system." "Count from one to ten."
+	answers Gemma3 "${GEMMA3:-$models/gemma-3-270m-q4_k_m.gguf}" 32 "Question: What is the capital of France? Answer:" \
+		"The opposite of hot is" "1, 2, 3, 4, 5, 6,"
+}
+answers() {
+	name=$1 model=$2 length=$3
+	shift 3
+	[ -f "$model" ] || return 0
+	for prompt; do
 		answer --act f32 > "$log.cpu"
 		for act in f32 f16 bf16; do
-			check "SmolLM2 $act: $prompt" same_answer --act $act
+			check "$name $act: $prompt" same_answer --act $act
 		done
 	done
 }
-answer() { "$weft" run -m "$smollm2" -p "$prompt" -n 64 --temp 0 "$@" < /dev/null 2> /dev/null; }
-same_answer() { answer --backend cuda --cache "$cache" "$@" > "$log.gpu" && cmp "$log.gpu" "$log.cpu"; }
+answer() { "$weft" run -m "$model" -p "$prompt" -n "$length" --temp 0 "$@" < /dev/null 2> /dev/null; }
+same_answer() { answer --backend cuda --cache "$cache" "$@" > "$log.gpu" && [ -s "$log.gpu" ] && cmp "$log.gpu" "$log.cpu"; }
 
 # Eight processes that start cold together share one cache; the next finds everything there.
 cold() { check "eight cold starts at once" cold_starts; }

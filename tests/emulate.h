@@ -395,7 +395,8 @@ static inline float emu_half(unsigned short h)
 	return h >> 15 ? -y : y;
 }
 
-static inline unsigned short emu_to_half(float x)
+/* beyond: what becomes of more than a half can hold. */
+static inline unsigned short emu_to_half(float x, unsigned beyond)
 {
 	unsigned u = __float_as_uint(x), sign = u >> 31 << 15;
 
@@ -403,7 +404,7 @@ static inline unsigned short emu_to_half(float x)
 		return 0x7fff;
 	x = fabsf(x);
 	if (x >= 65520)
-		return sign | 0x7c00;
+		return sign | beyond;
 	if (x < 0x1p-14f)                     /* a multiple of the least half there is */
 		return sign | (unsigned)nearbyintf(x * 0x1p24f);
 	u = __float_as_uint(x) - (112u << 23);
@@ -420,7 +421,8 @@ static inline unsigned short emu_to_bf16(float x)
 static inline float to_float(half x) { return emu_half(x.bits); }
 static inline float emu_number(unsigned x, half) { return emu_half((unsigned short)x); }
 static inline float emu_number(unsigned x, bf16) { return __uint_as_float(x << 16); }
-static inline unsigned pack2(float a, float b, half) { return emu_to_half(a) | (unsigned)emu_to_half(b) << 16; }
+static inline unsigned emu_pack(float a, float b, unsigned beyond) { return emu_to_half(a, beyond) | (unsigned)emu_to_half(b, beyond) << 16; }
+static inline unsigned pack2(float a, float b, half) { return emu_pack(a, b, 0x7bff); }
 static inline unsigned pack2(float a, float b, bf16) { return emu_to_bf16(a) | (unsigned)emu_to_bf16(b) << 16; }
 static inline float exp2_fast(float x) { return exp2f(x); }
 static inline float tanh_fast(float x) { return tanhf(x); }
@@ -428,8 +430,8 @@ static inline float tanh_fast(float x) { return tanhf(x); }
 template <typename F> static inline unsigned emu_both(unsigned a, unsigned b, unsigned c, F f)
 {
 	half h{};
-	return pack2(f(emu_number(a & 0xffff, h), emu_number(b & 0xffff, h), emu_number(c & 0xffff, h)),
-		f(emu_number(a >> 16, h), emu_number(b >> 16, h), emu_number(c >> 16, h)), h);
+	return emu_pack(f(emu_number(a & 0xffff, h), emu_number(b & 0xffff, h), emu_number(c & 0xffff, h)),
+		f(emu_number(a >> 16, h), emu_number(b >> 16, h), emu_number(c >> 16, h)), 0x7c00);
 }
 static inline unsigned add2(unsigned a, unsigned b) { return emu_both(a, b, 0, [](float x, float y, float) { return x + y; }); }
 static inline unsigned mul2(unsigned a, unsigned b) { return emu_both(a, b, 0, [](float x, float y, float) { return x * y; }); }

@@ -42,6 +42,7 @@ static inline void side_open_as(struct side *a, const wf_arch *arch, const wf_co
 	a->g->wdtype = weights;
 	a->g->kvtype = kv;
 	a->g->act = act;
+	a->g->sum = act == WF_F16 && weights == WF_F16 ? WF_F16 : WF_F32;
 	a->g->weights = from;
 	arch->build(a->g, c);
 	if (!from)

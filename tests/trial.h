@@ -40,7 +40,7 @@ struct trial_out { const char *name; const wf_op *op; double loose, most; float 
 
 struct trial_opt {
 	const wf_backend *backend;
-	wf_dtype act, kv;
+	wf_dtype act, sum, kv;                /* sum: f32 or act */
 	int64_t max_tokens, max_seqs;
 	int page_tokens;
 	const char *skip;
@@ -162,12 +162,12 @@ static inline wf_tensor *trial_embed(struct trial *t, wf_graph *g, int64_t n)
 	return wf_take(g, trial_weight(t, g, t->opt.act, WF_SHAPE(TRIAL_VOCAB, n), 0.25, 2), t->tokens);
 }
 
-/* The same in the type of activations: an embedding may be wider. */
+/* The same in the type of activations: an embedding is of the type of sums. */
 static inline wf_tensor *trial_values(struct trial *t, wf_graph *g, int64_t n)
 {
 	wf_tensor *x = trial_embed(t, g, n);
 
-	return t->opt.act == WF_BF16 ? wf_scale(g, x, 2) : x;
+	return t->opt.sum != t->opt.act ? wf_scale(g, x, 2) : x;
 }
 
 static inline void trial_output(struct trial *t, wf_graph *g, wf_tensor *y, const wf_op *op, double loose)
@@ -188,6 +188,7 @@ static inline wf_graph *trial_graph(struct trial *t, wf_dtype act)
 
 	g->weights = &t->weights;
 	g->act = act;
+	g->sum = act == WF_F32 ? WF_F32 : t->opt.sum;
 	g->kvtype = t->opt.kv;
 	t->asked = 0;
 	t->tokens = wf_input(g, "tokens", WF_I32, WF_SHAPE(WF_T));

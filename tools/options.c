@@ -49,7 +49,8 @@ const struct option_row option_table[] = {
 	{"batch", NULL, 'b', OPT_TEXT, FIELD(seqs), "N,...", "1", 0, 0, ON(bench) | ON(plan) | ON(verify),
 		"sequences at a time; plan and verify take one number"},
 	{"act", NULL, 0, OPT_TEXT, FIELD(act), "auto|f32|f16|bf16|q8", NULL, 0, 0, PLANS,
-		"type of activations; q8: bytes, faster and less exact (default auto; verify: f32)"},
+		"type of activations; q8: bytes, faster and less exact (default auto: f16 on a GPU, bf16 "
+		"weights are then read as f16 too; verify: f32)"},
 	{"cache-type", "ctk", 0, OPT_TEXT, FIELD(kvtype), "f32|f16|bf16", NULL, 0, 0, PLANS,
 		"type of cached keys and values (default f16; verify: f32)"},
 	{"page", NULL, 0, OPT_WHOLE, FIELD(page), "N", "0", 0, 4096, PLANS, "tokens of a KV page (0: the backend's choice)"},

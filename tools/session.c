@@ -90,10 +90,6 @@ static int set_types(struct session *s)
 	wf_dtype act = s->backend ? s->backend->act : WF_F16;
 	wf_model *m = s->model;
 
-	/* 16-bit activations are of the weights' own type: a product of two kinds has to convert one */
-	if (act == WF_F16 && m && m->config.dtype == WF_BF16)
-		act = WF_BF16;
-
 	/* a backend that prefers f32 keeps activations as nothing else; --act then chooses what products read */
 	if (act != WF_F32 && act_option(s, exact ? WF_F32 : act, &act))
 		return -1;

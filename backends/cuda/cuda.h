@@ -389,13 +389,36 @@ struct load_opt {
 	int threads;                          /* readers; 0: all cores, at most 16 */
 	bool random;                          /* weights of `seed` instead of a file */
 	uint64_t seed;
-	struct cuda_build_opt build;          /* random: for the kernel that makes them */
+	struct cuda_build_opt build;          /* for kernels that make or change weights */
 };
 
 struct load_stats { int64_t bytes; double seconds; };
 
 /* Items ascend in one allocation; gaps between them are overwritten. */
 int  load_weights(wf_error *, const struct load_item *, int n, const struct load_opt *, struct load_stats *);
+
+/* load_make.c: weights finished on the device.  Runs of values as its kernels read them; to: bytes from the first weight. */
+struct load_random {
+	uint64_t to, first, count, key;
+	float scale, shift;
+	uint32_t dtype, unused;
+};
+
+struct load_half {
+	uint64_t to, count, leaf;             /* of the weight `leaf`, a const wf_tensor * */
+	uint32_t past, unused;                /* set by the kernel: holds more than f16 can */
+};
+
+struct load_target {
+	wf_error *err;
+	wf_arena *arena;
+	const struct load_opt *opt;
+	CUdeviceptr base;
+	CUstream stream;
+};
+
+int  load_make_random(const struct load_target *, struct load_random *, int64_t n);
+int  load_make_half(const struct load_target *, struct load_half *, int64_t n);      /* -1 too when a value is past f16 */
 
 /* ---- blas.c: large products ------------------------------------------------------------------------- */
 

@@ -281,6 +281,14 @@ static int emit_unpack(struct emit *e)
 	return emit_finish(e, &p, l, "-unpack", "rows.cuh");
 }
 
+/* Of a bare product by the library: its operands' unless the product is kept in more. */
+static wf_dtype scratch_type(const struct emit *e)
+{
+	const wf_tensor *anchor = e->kernel->anchor;
+
+	return anchor->dtype == WF_F32 ? WF_F32 : anchor->in[1]->dtype;
+}
+
 /* Into y, the product or its sum with the residual; NULL: into scratch. */
 static int emit_library(struct emit *e, const wf_tensor *y, const wf_tensor *residual)
 {
@@ -300,7 +308,7 @@ static int emit_library(struct emit *e, const wf_tensor *y, const wf_tensor *res
 	l->M = w->dim[0];
 	l->K = w->dim[1];
 	l->in = x->dtype;
-	l->out = y ? kept_type(e, y) : x->dtype;
+	l->out = y ? kept_type(e, y) : scratch_type(e);
 	l->name = "cublasLt";
 	l->narg = p.narg;
 	memcpy(l->arg, p.arg, sizeof p.arg[0] * (size_t)p.narg);
@@ -314,7 +322,7 @@ static int emit_many(struct emit *e)
 
 	if (emit_feed(e) || (w->dtype != x->dtype && emit_unpack(e)) || emit_library(e, y, residual))
 		return -1;
-	return y ? 0 : emit_after(e, page_own_type(x));
+	return y ? 0 : emit_after(e, scratch_type(e) == WF_F32 ? "float" : page_own_type(x));
 }
 
 /* What feeds a product takes a kernel of its own otherwise.  Up to 8 rows that are read in one pass are better off here. */

@@ -110,41 +110,46 @@ template <typename T> struct run8<true, T> {
 	__device__ inline void get(float (&x)[8]) const { unpack8<T>(v, x); }
 };
 
-struct columns { run8<PACKED, XTYPE> run[KEPT ? RUNS * TOKENS : 1]; };
+struct columns {
+	run8<PACKED, XTYPE> run[KEPT ? RUNS * TOKENS : 1];
+	__device__ inline run8<PACKED, XTYPE> &at(int r, int t) { return run[KEPT ? r * TOKENS + t : 0]; }
+};
+
+/* f(run, token, k) for all of this thread's runs: columns k..k+7 of a token. */
+template <typename F> __device__ inline void each_run(F f)
+{
+#pragma unroll
+	for (int r = 0; r < RUNS; r++)
+#pragma unroll
+		for (int t = 0; t < TOKENS; t++)
+			f(r, t, (int)(threadIdx.x + r * THREADS) * 8);
+}
 
 /* All that is kept, under way together: tokens that are not have another's values, so that no load waits for a branch.
  * A step may have none at all: then there is memory for the first. */
 __device__ inline void load_columns(const args &p, columns &c, int first, int n)
 {
-#pragma unroll
-	for (int r = 0; r < RUNS; r++)
-#pragma unroll
-		for (int t = 0; t < TOKENS; t++) {
-			int k = (threadIdx.x + r * THREADS) * 8;
-			float v[8] = {};
-			if (k < COLS)
-				x8(p, first + at_least(0, at_most(t, n - 1)), k, v);
-			c.run[KEPT ? r * TOKENS + t : 0].put(v);
-		}
+	each_run([&](int r, int t, int k) {
+		float v[8] = {};
+		if (k < COLS)
+			x8(p, first + at_least(0, at_most(t, n - 1)), k, v);
+		c.at(r, t).put(v);
+	});
 }
 
 /* f(token, run, k, v) for this thread's columns k..k+7 of n tokens, as the norm finds them: kept, or loaded here. */
-template <typename F> __device__ inline void each8(const args &p, const columns &c, int first, int n, F f)
+template <typename F> __device__ inline void each8(const args &p, columns &c, int first, int n, F f)
 {
-#pragma unroll
-	for (int r = 0; r < RUNS; r++)
-#pragma unroll
-		for (int t = 0; t < TOKENS; t++) {
-			int k = (threadIdx.x + r * THREADS) * 8;
-			float v[8] = {};
-			if (t >= n || k >= PADDED)
-				continue;
-			if (KEPT)
-				c.run[KEPT ? r * TOKENS + t : 0].get(v);
-			else if (k < COLS)
-				x8(p, first + t, k, v);
-			f(t, r, k, v);
-		}
+	each_run([&](int r, int t, int k) {
+		float v[8] = {};
+		if (t >= n || k >= PADDED)
+			return;
+		if (KEPT)
+			c.at(r, t).get(v);
+		else if (k < COLS)
+			x8(p, first + t, k, v);
+		f(t, r, k, v);
+	});
 }
 
 /* meanwhile() is called when the first loads are under way: whatever it asks for comes after them. */

@@ -2,9 +2,9 @@
  *
  * The weights' allocation is one range of bytes.  Each byte comes from somewhere: a run of rows in a
  * mapped file (layouts made of whole rows are followed down to the file, nothing is assembled on the
- * host), a value computed here, or a hash evaluated on the device.  The range is cut into chunks; a
- * reader takes the next one, gathers its runs into its own pinned slot and sends it off.  Only the
- * ring is pinned: pinning costs 0.4 s per GiB. */
+ * host), a value computed here, or a hash evaluated on the device, where bf16 also becomes f16
+ * (load_make.c).  The range is cut into chunks; a reader takes the next one, gathers its runs into its
+ * own pinned slot and sends it off.  Only the ring is pinned: pinning costs 0.4 s per GiB. */
 #include "backends/cuda/cuda.h"
 
 #ifdef WF_CUDA
@@ -16,19 +16,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SLOT = 8 << 20, MAXREADER = 16, RANDOM_RUN = 65536, MAXLEAF = 16 };
+enum { SLOT = 8 << 20, MAXREADER = 16, MADE_RUN = 65536, MAXLEAF = 16 };
 
 struct run {                                  /* bytes [at, at + bytes) of the range */
 	uint64_t at;
 	const uint8_t *from;
 	size_t bytes;
-};
-
-/* As the kernel below reads it. */
-struct random_run {
-	uint64_t to, first, count, key;
-	float scale, shift;
-	uint32_t dtype, unused;
 };
 
 struct loader {
@@ -37,8 +30,10 @@ struct loader {
 	const struct load_opt *opt;
 	struct run *run;
 	int64_t nrun, maxrun;
-	struct random_run *random;
+	struct load_random *random;           /* made on the device: load_make.c */
 	int64_t nrandom, maxrandom;
+	struct load_half *half;
+	int64_t nhalf, maxhalf;
 	CUdeviceptr base;
 	uint64_t bytes;                       /* of the range */
 	CUstream stream[2];
@@ -82,22 +77,41 @@ static int add_run(struct loader *l, uint64_t at, const uint8_t *from, size_t by
 
 static int add_random(struct loader *l, uint64_t at, const wf_tensor *leaf, int64_t first, int64_t n)
 {
-	struct random_run *last = l->nrandom ? &l->random[l->nrandom - 1] : NULL;
+	struct load_random *last = l->nrandom ? &l->random[l->nrandom - 1] : NULL;
 	struct wf_random r = wf_random_of(leaf, l->opt->seed);
 	uint64_t width = (uint64_t)wf_dtypes[leaf->dtype].bytes;
 
 	if (last && last->key == r.key && last->to + last->count * width == at &&
-	    last->first + last->count == (uint64_t)first && last->count + (uint64_t)n <= RANDOM_RUN) {
+	    last->first + last->count == (uint64_t)first && last->count + (uint64_t)n <= MADE_RUN) {
 		last->count += (uint64_t)n;
 		return 0;
 	}
-	for (; n > 0; n -= RANDOM_RUN, first += RANDOM_RUN, at += RANDOM_RUN * width) {
-		struct random_run *list = grown(l->err, l->random, l->nrandom, &l->maxrandom, sizeof *list);
+	for (; n > 0; n -= MADE_RUN, first += MADE_RUN, at += MADE_RUN * width) {
+		struct load_random *list = grown(l->err, l->random, l->nrandom, &l->maxrandom, sizeof *list);
 		if (!list)
 			return -1;
 		l->random = list;
-		l->random[l->nrandom++] = (struct random_run){at, (uint64_t)first,
-			(uint64_t)(n < RANDOM_RUN ? n : RANDOM_RUN), r.key, r.scale, r.shift, (uint32_t)leaf->dtype, 0};
+		l->random[l->nrandom++] = (struct load_random){at, (uint64_t)first,
+			(uint64_t)(n < MADE_RUN ? n : MADE_RUN), r.key, r.scale, r.shift, (uint32_t)leaf->dtype, 0};
+	}
+	return 0;
+}
+
+/* n values at `at`, bf16 of `leaf` until all is there. */
+static int add_half(struct loader *l, uint64_t at, const wf_tensor *leaf, int64_t n)
+{
+	struct load_half *last = l->nhalf ? &l->half[l->nhalf - 1] : NULL;
+
+	if (last && last->leaf == (uintptr_t)leaf && last->to + last->count * 2 == at && last->count + (uint64_t)n <= MADE_RUN) {
+		last->count += (uint64_t)n;
+		return 0;
+	}
+	for (; n > 0; n -= MADE_RUN, at += MADE_RUN * 2) {
+		struct load_half *list = grown(l->err, l->half, l->nhalf, &l->maxhalf, sizeof *list);
+		if (!list)
+			return -1;
+		l->half = list;
+		l->half[l->nhalf++] = (struct load_half){.to = at, .count = (uint64_t)(n < MADE_RUN ? n : MADE_RUN), .leaf = (uintptr_t)leaf};
 	}
 	return 0;
 }
@@ -120,13 +134,19 @@ static struct leaf *find_leaf(struct leaf *leaves, const wf_tensor *t)
 	return &leaves[i];
 }
 
+/* Turned into f16 where it lies: as long as what it comes from. */
+static bool is_halved(const wf_tensor *t)
+{
+	return !strcmp(t->op->name, "half") && t->in[0]->dtype == WF_BF16;
+}
+
 /* Entry r of t along dimension 0, followed through layouts to a weight; NULL when it is computed. */
 static const wf_tensor *follow(const wf_tensor *t, int64_t r, int64_t *at)
 {
-	while (t->op->source_row) {
-		int k = t->op->source_row(t, r, at);
+	while (t->op->source_row || is_halved(t)) {
+		int k = is_halved(t) ? 0 : t->op->source_row(t, r, at);
+		r = is_halved(t) ? r : *at;
 		t = t->in[k];
-		r = *at;
 	}
 	*at = r;
 	return t->op == &wf_op_weight ? t : NULL;
@@ -136,7 +156,7 @@ static bool is_rows(const wf_tensor *t)
 {
 	if (t->op == &wf_op_weight)
 		return true;
-	if (!t->op->source_row)
+	if (!t->op->source_row && !is_halved(t))
 		return false;
 	for (int k = 0; k < t->nin; k++)
 		if (!is_rows(t->in[k]))
@@ -153,8 +173,11 @@ static int add_rows(struct loader *l, const wf_tensor *t, uint64_t at)
 	for (int64_t r = 0; r < t->dim[0]; r++, at += bytes) {
 		const wf_tensor *weight = follow(t, r, &src);
 		struct leaf *leaf = weight ? find_leaf(leaves, weight) : NULL;
-		if (!leaf || weight->dtype != t->dtype)
+		bool halved = weight && weight->dtype == WF_BF16 && t->dtype == WF_F16;
+		if (!leaf || (weight->dtype != t->dtype && !halved))
 			return wf_fail(l->err, "load: %s is not in the file as planned", weight ? weight->name : "a weight");
+		if (halved && add_half(l, at, weight, n))
+			return -1;
 		if (l->opt->random) {
 			if (random_check(weight) || add_random(l, at, weight, src * n, n))
 				return -1;
@@ -341,69 +364,6 @@ static int read_all(struct loader *l)
 	return failed ? -1 : 0;
 }
 
-/* ---- weights from a hash --------------------------------------------------------------------------- */
-
-static const char random_kernel[] =
-	"struct run { unsigned long long to, first, count, key; float scale, shift; unsigned dtype, unused; };\n"
-	"struct args { const run *runs; byte *base; };\n"
-	"template <typename T> __device__ inline void fill(const run &r, T *to)\n"
-	"{\n"
-	"\tfor (unsigned long long i = threadIdx.x; i < r.count; i += blockDim.x)\n"
-	"\t\tto[i] = from_float<T>(wf_random_unit(r.key, r.first + i) * r.scale + r.shift);\n"
-	"}\n"
-	"extern \"C\" __global__ void weights(const args p)\n"
-	"{\n"
-	"\tconst run &r = p.runs[blockIdx.x];\n"
-	"\tbyte *to = p.base + r.to;\n"
-	"\tif (r.dtype == F32)\n\t\tfill(r, (float *)to);\n"
-	"\telse if (r.dtype == F16)\n\t\tfill(r, (half *)to);\n"
-	"\telse\n\t\tfill(r, (bf16 *)to);\n"
-	"}\n";
-
-static int compile_random(struct loader *l, struct cuda_program *program)
-{
-	char *source = wf_format(l->arena, "#define F32 %d\n#define F16 %d\n#include \"common.cuh\"\n%s%s", WF_F32, WF_F16,
-		wf_random_cuda, random_kernel);
-
-	if (!source)
-		return wf_fail(l->err, "load: out of memory");
-	*program = (struct cuda_program){.name = "weights", .source = source};
-	return nvrtc_build(l->err, &l->opt->build, program, 1, NULL);
-}
-
-static int launch_random(struct loader *l, CUfunction kernel, CUdeviceptr runs)
-{
-	CUlaunchConfig config = {.gridDimX = (unsigned)l->nrandom, .gridDimY = 1, .gridDimZ = 1, .blockDimX = 256,
-		.blockDimY = 1, .blockDimZ = 1, .hStream = l->stream[0]};
-	uint64_t args[PAGE_MAXARG] = {runs, l->base};
-	size_t bytes = (size_t)l->nrandom * sizeof *l->random;
-
-	return CU(l->err, cuMemcpyHtoDAsync(runs, l->random, bytes, l->stream[0])) ||
-		CU(l->err, cuLaunchKernelEx(&config, kernel, (void *[]){args}, NULL)) ||
-		CU(l->err, cuStreamSynchronize(l->stream[0])) ? -1 : 0;
-}
-
-static int make_random(struct loader *l)
-{
-	struct cuda_program program = {0};
-	CUmodule module = NULL;
-	CUfunction kernel;
-	CUdeviceptr runs = 0;
-
-	if (compile_random(l, &program))
-		return -1;
-	int failed = CU(l->err, cuModuleLoadData(&module, program.cubin)) ||
-		CU(l->err, cuModuleGetFunction(&kernel, module, "weights")) ||
-		CU(l->err, cuMemAlloc(&runs, (size_t)l->nrandom * sizeof *l->random)) ||
-		launch_random(l, kernel, runs);
-	if (runs)
-		cuda_driver.cuMemFree(runs);
-	if (module)
-		cuda_driver.cuModuleUnload(module);
-	nvrtc_free(&program, 1);
-	return failed ? -1 : 0;
-}
-
 /* ---- all of it ---------------------------------------------------------------------------------------- */
 
 static double seconds(void)
@@ -424,7 +384,8 @@ static int load(struct loader *l, const struct load_item *item, int n)
 			return -1;
 	if (l->nrun && read_all(l))
 		return -1;
-	return l->nrandom ? make_random(l) : 0;
+	const struct load_target t = {l->err, l->arena, l->opt, l->base, l->stream[0]};
+	return load_make_random(&t, l->random, l->nrandom) || load_make_half(&t, l->half, l->nhalf) ? -1 : 0;
 }
 
 int load_weights(wf_error *err, const struct load_item *item, int n, const struct load_opt *opt,
@@ -443,6 +404,7 @@ int load_weights(wf_error *err, const struct load_item *item, int n, const struc
 			cuda_driver.cuStreamDestroy(l.stream[k]);
 	free(l.run);
 	free(l.random);
+	free(l.half);
 	wf_arena_free(l.arena);
 	pthread_mutex_destroy(&l.mutex);
 	*stats = (struct load_stats){(int64_t)l.bytes, seconds() - start};

@@ -25,11 +25,12 @@ __device__ inline float to_float(half x)
 	return y;
 }
 
-/* Two values in a word, the first in the low half; rounded to nearest even. */
+/* Two values in a word, the first in the low half; rounded to nearest even.  What f16 cannot hold becomes the largest it
+ * can: an infinity would be NaN in the next norm. */
 __device__ inline unsigned pack2(float low, float high, half)
 {
 	unsigned y;
-	asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+	asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
 	return y;
 }
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # emulated.sh - CUDA kernels run without a GPU: the stand-in driver calls pages compiled as C++
-# (tests/emulate.h).  Random graphs, attention, experts, weights from a hash, golden models and a text with it, some
+# (tests/emulate.h).  Random graphs, attention, experts, whole models, weights as they are loaded, golden models and a text with it, some
 # as an A100 would have them and some as an H100; EMULATED: per cent of what runs on a GPU, in place of each one's own.
 . tests/cases/case.sh.inc
 
@@ -36,7 +36,8 @@ check "random graphs" unit 80 1 cuda_ops
 sed -n 's/^\([0-9]* cases, 0 bad\)/measured: emulated, \1/p' "$tmp/out" | tail -n 1
 check "attention" unit 90 23 cuda_attend
 check "experts" unit 90 10 cuda_experts
-check "weights from a hash" unit 90 100 cuda_load
+check "weights from a hash, bf16 as f16" unit 90 100 cuda_load
+check "whole models, a residual past f16" unit 90 10 cuda_device
 check "five sequences at a time" golden 80 llama2-gqa --batch 5 --no-graph --tolerance 1e-7
 check "products of four warps" golden 90 mixtral --act f16 --cache-type f16 --tolerance 5e-4 --margin 1e9
 EMULATE_EAGER=1 check "copies that come at once" golden 90 mixtral --act f16 --cache-type f16 --tolerance 5e-4 --margin 1e9

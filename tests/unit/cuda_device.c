@@ -7,10 +7,11 @@
 #include <stdarg.h>
 #include <cmocka.h>
 
+#include "gpu.h"
+
 enum { SEQS = 5, STEPS = 5, TOKENS = 40 };
 
 static uint64_t state = 88172645463325252ull;
-static const char *cache = "build/kernels";
 
 static int below(int n)
 {
@@ -18,17 +19,6 @@ static int below(int n)
 	state ^= state >> 7;
 	state ^= state << 17;
 	return (int)(state % (uint64_t)n);
-}
-
-static bool has_gpu(void)
-{
-	struct cuda_report report;
-
-	cuda_devices(&report);
-	if (report.ngpu && strcmp(report.gpu[0].name, "Fake GPU"))
-		return true;
-	print_message("skipped: no GPU (%s)\n", report.problem);
-	return false;
 }
 
 static struct shape random_shape(void)
@@ -42,7 +32,25 @@ static struct shape random_shape(void)
 
 /* ---- one case ---- */
 
-struct options { wf_dtype weights, kv, act; const char *skip; bool no_graph; const wf_weights *from; };
+struct options { wf_dtype weights, kv, act; const char *skip; bool no_graph, loud; const wf_weights *from; };
+
+/* Feed-forward layers whose results leave f16, though weights and what they multiply do not. */
+static void make_loud(const wf_graph *g)
+{
+	static const struct { const char *part; int exponent; } some[] = {{"ffn_gate", 5}, {"ffn_up", 5}, {"ffn_down", 19}};
+
+	for (int i = 0; i < g->nnode; i++)
+		for (int k = 0; k < 3; k++) {
+			struct wf_blob blob;
+			if (g->node[i]->op != &wf_op_weight || !strstr(g->node[i]->name, some[k].part))
+				continue;
+			assert_false(g->weights->find(g->weights, g->node[i]->name, &blob));
+			assert_int_equal(blob.dtype, WF_BF16);
+			uint16_t *w = (uint16_t *)blob.data;      /* made for this graph alone */
+			for (int64_t n = 0; n < wf_nelem(g->node[i]); n++)
+				w[n] = wf_f32_to_bf16(ldexpf(wf_bf16_to_f32(w[n]), some[k].exponent));
+		}
+}
 
 static void open_sides(struct side *fast, struct side *slow, const struct shape *shape, const struct options *o)
 {
@@ -50,12 +58,16 @@ static void open_sides(struct side *fast, struct side *slow, const struct shape 
 
 	side_open_as(fast, &wf_arch_llama, &c, o->weights, o->kv, o->act, o->from);
 	side_open_as(slow, &wf_arch_llama, &c, o->weights, o->kv, WF_F32, o->from);
+	if (o->loud) {
+		make_loud(fast->g);
+		make_loud(slow->g);
+	}
 	fast->plan = wf_plan_build(fast->g, wf_rules, &wf_backend_cuda, &(struct wf_plan_opt){.max_tokens = SEQS * TOKENS,
 		.max_seqs = SEQS, .max_rows = SEQS * TOKENS, .skip = o->skip, .verify = true});
 	if (!fast->plan)
 		fail_msg("plan: %s", fast->err.text);
 	fast->runner = wf_runner_new(&fast->err, fast->plan, &(struct wf_runner_opt){.ctx = 2048, .page_tokens = 16,
-		.exec = {.cache = cache, .no_graph = o->no_graph}});
+		.exec = {.cache = cache_dir(), .no_graph = o->no_graph}});
 	if (!fast->runner)
 		fail_msg("open: %s", fast->err.text);
 	assert_int_equal(define_open(slow, 16, 128), 0);
@@ -122,6 +134,8 @@ static void exact_plans_match(void **unused)
 		skip();
 	for (int i = 0; i < 10; i++) {
 		struct shape shape = random_shape();
+		if (!is_tried(i))
+			continue;
 		wf_dtype kv = types[i / 2 % 3];
 		expect("exact", &shape, &(struct options){.weights = types[i % 3], .kv = kv, .act = WF_F32, .skip = skips[i % 4],
 			.no_graph = i % 5 == 4}, kv == WF_F32 ? 1e-10 : 1e-6);
@@ -137,9 +151,26 @@ static void half_plans_are_close(void **unused)
 		skip();
 	for (int i = 0; i < 10; i++) {
 		struct shape shape = random_shape();
+		if (!is_tried(i))
+			continue;
 		wf_dtype act = types[i % 2];
 		expect("half", &shape, &(struct options){.weights = types[i / 2 % 2], .kv = act, .act = act,
 			.skip = i == 7 ? "fuse" : NULL}, act == WF_F16 && i / 2 % 2 == 0 ? 5e-5 : 2e-3);
+	}
+}
+
+/* A residual of millions, as some trained models have one past 65504, with all else in f16. */
+static void the_residual_may_leave_f16(void **unused)
+{
+	(void)unused;
+	if (!has_gpu())
+		skip();
+	for (int i = 0; i < 10; i++) {
+		struct shape shape = random_shape();
+		shape.nlayer = 2;
+		if (is_tried(i))
+			expect("loud", &shape, &(struct options){.weights = WF_BF16, .kv = WF_F16, .act = WF_F16, .loud = true,
+				.skip = i % 4 == 3 ? "fuse" : NULL}, 5e-5);
 	}
 }
 
@@ -213,6 +244,8 @@ static void quantised_plans_match(void **unused)
 	if (!has_gpu())
 		skip();
 	for (int type = WF_Q4_0; type < WF_NDTYPE; type++) {
+		if (!is_tried(type - WF_Q4_0))
+			continue;
 		uint8_t *blocks = read_blocks((wf_dtype)type, 64 * wf_row_bytes((wf_dtype)type, 256));
 		static struct quant q;
 		struct side like;
@@ -223,9 +256,11 @@ static void quantised_plans_match(void **unused)
 		side_open(&like, &wf_arch_llama, &c, WF_F32, WF_F32);
 		memset(&q, 0, sizeof q);
 		make_quantised(&q, &like, (wf_dtype)type, blocks);
+		/* the blocks hold values too large for f16, and for much precision: with scores in the thousands a tie between
+		 * two keys can cost f32 5e-8 (bounds that know how exact a product can be: cuda_ops) */
 		expect(wf_dtypes[type].name, &shape, &(struct options){.weights = (wf_dtype)type, .kv = WF_F32, .act = WF_F32,
-			.from = &q.weights}, 1e-9);
-		if (type % 3 == 0)      /* the blocks hold values too large for f16, and for much precision */
+			.from = &q.weights}, 1e-6);
+		if (type % 3 == 0)
 			expect(wf_dtypes[type].name, &shape, &(struct options){.weights = (wf_dtype)type, .kv = WF_BF16, .act = WF_BF16,
 				.from = &q.weights}, 5e-2);
 		side_close(&like);
@@ -254,7 +289,7 @@ static void choices_agree(void **unused)
 			side_open_as(&a, &wf_arch_llama, &c, WF_F32, WF_F32, WF_F32, NULL);
 			a.plan = wf_plan_build(a.g, wf_rules, &wf_backend_cuda, &(struct wf_plan_opt){.max_tokens = 4, .max_seqs = 1,
 				.max_rows = 1});
-			a.runner = a.plan ? wf_runner_new(&a.err, a.plan, &(struct wf_runner_opt){.ctx = 256, .exec = {.cache = cache}}) : NULL;
+			a.runner = a.plan ? wf_runner_new(&a.err, a.plan, &(struct wf_runner_opt){.ctx = 256, .exec = {.cache = cache_dir()}}) : NULL;
 			if (!a.runner)
 				fail_msg("%s", a.err.text);
 			wf_sampler *sampler = wf_sampler_new(&a.err, &sets[k], shape.vocab);
@@ -292,6 +327,7 @@ int main(void)
 		cmocka_unit_test(choices_agree),
 		cmocka_unit_test(exact_plans_match),
 		cmocka_unit_test(half_plans_are_close),
+		cmocka_unit_test(the_residual_may_leave_f16),
 		cmocka_unit_test(quantised_plans_match),
 	};
 

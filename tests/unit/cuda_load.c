@@ -3,6 +3,7 @@
 #include "fakecuda.h"
 #include "ops/ops.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -14,15 +15,18 @@ static struct fake *fake;
 
 enum { ROWS = 3000, COLS = 1024 };            /* 12 MB a weight: several chunks */
 enum { NITEM = 5 };
+enum { SHORT = 3 * 70001 };                   /* more than one run of the kernel that makes f16 */
 
 static float *values[3];
+static uint16_t brief[SHORT];                 /* bf16 */
 
 static int find(const wf_weights *w, const char *name, struct wf_blob *out)
 {
 	int i = name[0] - 'a';
 
 	(void)w;
-	*out = i < 3 ? (struct wf_blob){.dtype = WF_F32, .ndim = 2, .dim = {ROWS, COLS}, .data = values[i],
+	*out = i == 4 ? (struct wf_blob){.dtype = WF_BF16, .ndim = 2, .dim = {3, SHORT / 3}, .data = brief, .bytes = sizeof brief} :
+		i < 3 ? (struct wf_blob){.dtype = WF_F32, .ndim = 2, .dim = {ROWS, COLS}, .data = values[i],
 		.bytes = sizeof(float) * ROWS * COLS} :
 		(struct wf_blob){.dtype = WF_F32, .ndim = 1, .dim = {COLS}, .data = values[0], .bytes = sizeof(float) * COLS};
 	return 0;
@@ -35,10 +39,21 @@ struct fixture {
 	wf_error err;
 	wf_graph *g;
 	struct load_item item[NITEM];
+	int nitem;
 	size_t bytes;
 	CUdeviceptr base;
 	CUcontext context;
 };
+
+static void lay_out(struct fixture *f, int n)
+{
+	assert_false(f->err.set);
+	f->nitem = n;
+	for (int i = 0; i < n; i++) {
+		f->item[i].bytes = (size_t)wf_nelem(f->item[i].t) * (size_t)wf_dtypes[f->item[i].t->dtype].bytes;
+		f->bytes += (f->item[i].bytes + 4095) / 4096 * 4096;
+	}
+}
 
 static void graph(struct fixture *f)
 {
@@ -54,11 +69,22 @@ static void graph(struct fixture *f)
 	f->item[2].t = wf_weave(f->g, w[1], w[2], 8);
 	f->item[3].t = wf_rope_freqs(f->g, 64, &(struct wf_rope_freqs){.theta = 10000});
 	f->item[4].t = wf_offset(f->g, wf_weight(f->g, WF_SHAPE(COLS), "d"), 1);
-	assert_false(f->err.set);
-	for (int i = 0; i < NITEM; i++) {
-		f->item[i].bytes = (size_t)wf_nelem(f->item[i].t) * sizeof(float);
-		f->bytes += (f->item[i].bytes + 4095) / 4096 * 4096;
-	}
+	lay_out(f, NITEM);
+}
+
+/* A bf16 weight and two of them as f16, one of which begins where no run does. */
+static void graph_of_halves(struct fixture *f)
+{
+	f->arena = wf_arena_new();
+	f->g = wf_graph_new(f->arena, &f->err, wf_ops);
+	f->g->weights = &file;
+	wf_tensor *w = wf_weight(f->g, WF_SHAPE(3, SHORT / 3), "e"), *half = wf_half(f->g, w);
+	f->item[0].t = w;
+	f->item[1].t = half;
+	f->item[2].t = wf_cat(f->g, (wf_tensor *[]){wf_part(f->g, half, 1, 2), half}, 2);
+	lay_out(f, 3);
+	for (int i = 0; i < SHORT; i++)
+		brief[i] = wf_f32_to_bf16(ldexpf((float)(i % 257 - 128), i % 23 - 16));
 }
 
 /* 0, or -1 with everything given back. */
@@ -72,14 +98,14 @@ static int load(struct fixture *f, bool random)
 		return -1;
 	int failed = CU(&f->err, cuMemAlloc(&f->base, f->bytes));
 	at = f->base;
-	for (int i = 0; i < NITEM; i++) {
+	for (int i = 0; i < f->nitem; i++) {
 		f->item[i].at = at;
 		at += (f->item[i].bytes + 4095) / 4096 * 4096;
 	}
 	opt.context = f->context;
 	f->g->weights = random ? NULL : &file;
 	if (!failed)
-		failed = load_weights(&f->err, f->item, NITEM, &opt, &stats);
+		failed = load_weights(&f->err, f->item, f->nitem, &opt, &stats);
 	return failed;
 }
 
@@ -147,6 +173,64 @@ static void hash_makes_weights(void **state)
 	assert_int_equal(fake->live, 0);
 }
 
+/* Where the stand-in runs kernels; the rest, that they are asked for and what happens to each failure, everywhere. */
+static void bf16_becomes_f16(void **state)
+{
+	struct fixture f = {0};
+	wf_error err = {0};
+	struct cuda_key key;
+	bool runs = getenv("FAKENVRTC") != NULL;
+
+	(void)state;
+	if (!fake || nvrtc_key(&err, &(struct cuda_build_opt){.arch = "sm_80"}, "", &key))
+		skip();
+	graph_of_halves(&f);
+	fake->nlaunch = 0;
+	assert_int_equal(load(&f, false), 0);
+	assert_int_equal(fake->nlaunch, 1);
+	assert_string_equal(fake->launch[0].name, "halves");
+	const uint16_t *half = (const uint16_t *)(uintptr_t)f.item[1].at, *cat = (const uint16_t *)(uintptr_t)f.item[2].at;
+	assert_memory_equal((const void *)(uintptr_t)f.item[0].at, brief, sizeof brief);
+	for (int i = 0; runs && i < SHORT; i++) {
+		uint16_t want = wf_f32_to_f16(wf_bf16_to_f32(brief[i]));
+		assert_int_equal(half[i], want);
+		assert_int_equal(cat[SHORT / 3 * 2 + i], want);
+		assert_true(i < SHORT / 3 || cat[i - SHORT / 3] == want);
+	}
+	unload(&f);
+	assert_int_equal(fake->live, 0);
+
+	f = (struct fixture){0};
+	graph_of_halves(&f);
+	brief[SHORT - 1] = wf_f32_to_bf16(-65536);
+	assert_int_equal(load(&f, false), runs ? -1 : 0);
+	assert_true(!runs || strstr(f.err.text, "e holds values past 65504"));
+	unload(&f);
+	assert_int_equal(fake->live, 0);
+}
+
+static void no_failure_leaks(void (*build)(struct fixture *))
+{
+	for (int n = 1;; n++) {
+		struct fixture f = {0};
+		build(&f);
+		fake->calls = 0;
+		fake->fail_at = n;
+		int failed = load(&f, false);
+		fake->fail_at = 0;
+		long calls = fake->calls;
+		if (failed)
+			assert_true(f.err.set);
+		else
+			assert_true(calls < n || strstr(fake->failed, "Destroy"));
+		unload(&f);
+		assert_int_equal(fake->live, 0);
+		if (calls < n)
+			break;
+		n += n / 8;
+	}
+}
+
 static void short_file_is_refused(void **state)
 {
 	struct fixture f = {0};
@@ -184,24 +268,8 @@ static void every_call_can_fail(void **state)
 	(void)state;
 	if (!fake)
 		skip();
-	for (int n = 1;; n++) {
-		struct fixture f = {0};
-		graph(&f);
-		fake->calls = 0;
-		fake->fail_at = n;
-		int failed = load(&f, false);
-		fake->fail_at = 0;
-		long calls = fake->calls;
-		if (failed)
-			assert_true(f.err.set);
-		else
-			assert_true(calls < n || strstr(fake->failed, "Destroy"));
-		unload(&f);
-		assert_int_equal(fake->live, 0);
-		if (calls < n)
-			break;
-		n += n / 8;
-	}
+	no_failure_leaks(graph);
+	no_failure_leaks(graph_of_halves);
 }
 
 static int make_values(void **state)
@@ -229,6 +297,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bytes_arrive),
 		cmocka_unit_test(hash_makes_weights),
+		cmocka_unit_test(bf16_becomes_f16),
 		cmocka_unit_test(short_file_is_refused),
 		cmocka_unit_test(blocks_are_not_made),
 		cmocka_unit_test(every_call_can_fail),

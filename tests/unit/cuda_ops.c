@@ -73,6 +73,8 @@ static wf_tensor *add_part(struct trial *t, wf_graph *g, wf_tensor *x, const str
 
 	for (int k = 0; k < p->p->nin; k++)
 		in[k] = operand(t, g, p->p->in[k], x, p);
+	if (p->p->op == &wf_op_layernorm && wf_last(x) == 1)
+		wf_fail(g->err, "one value less its mean is its rounding, which a small eps makes 1000 times larger");
 	return wf_failed(g) ? x : wf_node(g, p->p->op, in, p->p->nin, p->attr);
 }
 
@@ -116,7 +118,7 @@ static double attribute(const struct wf_attr_info *a, int64_t n)
 {
 	static const struct { const char *name; double low, high; } real[] = {{"eps", 1e-6, 1e-3}, {"by", 0.5, 2},
 		{"cap", 1, 9}, {"mscale", 0.5, 1.5}, {"scale", 0.5, 2}, {"alpha", 1, 2}, {"limit", 0.5, 3}, {NULL, 0, 0}};
-	static const char *const flag[] = {"pairs", "sigmoid", "norm", "mode", NULL};
+	static const char *const flag[] = {"pairs", "sigmoid", "norm", "mode", "wide", NULL};
 	const int64_t whole[] = {0, 1, 2, 4, 8, 32, n / 2, below((int)n) + 1};
 	char name[32];
 
@@ -384,14 +386,23 @@ static struct trial *new_trial(const struct trial_opt *opt, void (*build)(struct
 	return t;
 }
 
+/* Sums are f32, or as narrow as all else. */
+static void set_types(struct trial_opt *opt, wf_dtype act)
+{
+	opt->act = opt->backend->act == WF_F32 ? WF_F32 : act;
+	opt->sum = opt->act == WF_F16 && below(2) ? WF_F16 : WF_F32;
+}
+
 static struct trial_opt some_options(const wf_backend *backend)
 {
 	static const int bounds[][2] = {{1, 1}, {2, 2}, {3, 3}, {4, 2}, {8, 8}, {9, 9}, {24, 5}, {40, 5}, {70, 5}, {150, 5}};
 	static const char *const skips[] = {NULL, NULL, NULL, "fuse", "rewrite", "fold"};
 	const int *b = bounds[below(10)];
 
-	return (struct trial_opt){.backend = backend, .act = backend->act == WF_F32 ? WF_F32 : floats[below(3)], .kv = floats[below(3)],
-		.max_tokens = b[0], .max_seqs = b[1], .page_tokens = 16 << below(3), .skip = skips[below(6)], .no_graph = !below(4)};
+	struct trial_opt opt = {.backend = backend, .kv = floats[below(3)], .max_tokens = b[0], .max_seqs = b[1],
+		.page_tokens = 16 << below(3), .skip = skips[below(6)], .no_graph = !below(4)};
+	set_types(&opt, floats[below(3)]);
+	return opt;
 }
 
 static void refuse(const wf_op *op, const char *why)
@@ -433,8 +444,7 @@ static void make_products(const wf_backend *backend, int n)
 				continue;
 			struct recipe *list = calloc(RECIPES + 1, sizeof *list);
 			char why[256];
-			if (backend->act != WF_F32)
-				opt.act = floats[(i + type) % 3];
+			set_types(&opt, floats[(i + type) % 3]);
 			for (int k = 0; k < 3;) {
 				product(&list[k], (wf_dtype)type, k == 0 && (type == WF_F16 || type == WF_BF16), &opt);
 				if (is_planned(&list[k], &opt, why))
