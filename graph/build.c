@@ -3,6 +3,7 @@
  * Equal nodes are one node (hash-consing), so common subexpressions vanish as the builder runs.
  * After the first error every call returns the graph's dummy and does nothing. */
 #include "graph/graph.h"
+#include <math.h>
 #include <string.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -346,14 +347,18 @@ static int check_operands(wf_graph *g, const wf_op *op, wf_tensor *const *in, in
 	return 0;
 }
 
-/* Shape rules convert attributes to integers, which no NaN survives. */
+/* Shape rules convert attributes to integers. */
 static int check_attributes(wf_graph *g, const wf_op *op, const double *attr)
 {
 	struct wf_attr_info info;
 
-	for (int k = 0; !wf_attr_info(op, k, &info); k++)
+	for (int k = 0; !wf_attr_info(op, k, &info); k++) {
 		if (attr[k] != attr[k])
 			return wf_fail(g->err, "%s: %.*s is not a number (%s)", op->name, (int)info.len, info.name, g->scope);
+		if (info.whole && !(fabs(attr[k]) < 0x1p53 && attr[k] == trunc(attr[k])))
+			return wf_fail(g->err, "%s: %.*s is %g, expected a whole number (%s)", op->name, (int)info.len, info.name,
+				attr[k], g->scope);
+	}
 	return 0;
 }
 
@@ -406,7 +411,7 @@ static const char *attr_name(const char *names, int k, size_t *len)
 		while (*names == ' ')
 			names++;
 	}
-	*len = strcspn(names, " =@");
+	*len = strcspn(names, " =@#");
 	return *names ? names : NULL;
 }
 
@@ -431,7 +436,8 @@ int wf_attr_info(const wf_op *op, int k, struct wf_attr_info *info)
 	*info = (struct wf_attr_info){.name = s, .len = len};
 	s += len;
 	info->address = *s == '@';
-	s += info->address;
+	info->whole = info->address || *s == '#';
+	s += info->whole;
 	info->has_absent = *s == '=';
 	if (info->has_absent)
 		info->absent = number_read(s + 1, NULL);

@@ -162,8 +162,9 @@ struct wf_op {
 	int nin;                          /* operands required */
 	int nopt;                         /* operands that may follow */
 	unsigned numbers;                 /* bit k: operand k is of whole numbers; no other is but a MOVE's */
-	/* "eps" or "start n=1": names, each may carry a default.  One that ends in @ (layer@) is an
-	 * address: kernels that differ only there are the same kernel. */
+	/* "eps" or "start# n#=1": names, each may carry a default.  One that ends in # is a whole number.
+	 * One that ends in @ (layer@) is too, and an address: kernels that differ only there are the same
+	 * kernel. */
 	const char *attr;
 	int (*shape)(wf_graph *, wf_tensor *out);        /* sets dims and dtype; -1 after wf_fail */
 	void (*eval)(wf_tensor *out);     /* the definition: naive, f32, double accumulators */
@@ -243,7 +244,7 @@ int64_t    wf_rows(const wf_tensor *);              /* wf_nelem / wf_last */
 double     wf_bytes(const wf_tensor *);             /* of its values in its type */
 bool       graph_is_output(const wf_graph *, const wf_tensor *);
 int        wf_attr_index(const wf_op *, const char *name);             /* -1 when it has none */
-struct wf_attr_info { const char *name; size_t len; bool address, has_absent; double absent; };
+struct wf_attr_info { const char *name; size_t len; bool whole, address, has_absent; double absent; };
 int        wf_attr_info(const wf_op *, int k, struct wf_attr_info *);  /* -1 past the last */
 const wf_op *wf_op_find(const wf_op *const *ops, const char *name);    /* NULL when unknown */
 void       graph_sweep(wf_graph *);                 /* drop what no output needs, renumber */

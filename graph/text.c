@@ -10,13 +10,15 @@
  * A plan has the nodes of a kernel between braces, its anchor marked, stored values with their
  * place.  parse.c reads what this writes, and print, parse, print again is the identity. */
 #include "graph/graph.h"
+#include <math.h>
 #include <stdlib.h>
 
 static void print_number(FILE *f, double v)
 {
 	char s[NUMBER_TEXT];
 
-	for (int digits = 1; digits <= 17; digits++) {
+	/* the fewest digits that say it; 10240 rather than 1.024e+04 */
+	for (int digits = fabs(v) < 1e15 && v == trunc(v) ? 17 : 1; digits <= 17; digits++) {
 		number_write(s, digits, v);
 		if (number_read(s, NULL) == v)
 			break;

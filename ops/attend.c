@@ -113,7 +113,7 @@ const wf_op wf_op_attend = {
 	.nin    = 3,
 	.numbers = 1 << 2,
 	.nopt   = 1,
-	.attr   = "scale=0 window=0 softcap=0 alibi=0 nhead=0 head0=0",
+	.attr   = "scale=0 window#=0 softcap=0 alibi=0 nhead#=0 head0#=0",
 	.shape  = shape,
 	.eval   = eval,
 	.cost   = cost,

@@ -42,7 +42,7 @@ const wf_op wf_op_cache = {
 	.kind  = WF_MOVE,
 	.nin   = 3,
 	.numbers = 1 << 2,
-	.attr  = "layer@ window=0",
+	.attr  = "layer@ window#=0",
 	.shape = shape,
 	.eval  = eval,
 	.state = true,

@@ -29,7 +29,7 @@ const wf_op wf_op_cols = {
 	.doc   = "y[t,i] = x[t,start+i], n of them",
 	.kind  = WF_MOVE,
 	.nin   = 1,
-	.attr  = "start n",
+	.attr  = "start# n#",
 	.shape = shape,
 	.eval  = eval,
 	.cost  = wf_map_cost,

@@ -65,7 +65,7 @@ const wf_op wf_op_gates = {
 	.kind   = WF_ROUTE,
 	.nin    = 2,
 	.numbers = 1 << 1,
-	.attr   = "mode=0 norm=1 scale=1",
+	.attr   = "mode#=0 norm#=1 scale=1",
 	.shape  = shape,
 	.eval   = eval,
 	.span   = span,

@@ -28,7 +28,7 @@ const wf_op wf_op_heads = {
 	.doc   = "y[t,h,i] = x[t,h*d+i] with d = row / n",
 	.kind  = WF_MOVE,
 	.nin   = 1,
-	.attr  = "n",
+	.attr  = "n#",
 	.shape = shape,
 	.eval  = eval,
 	.view  = true,

@@ -35,7 +35,7 @@ const wf_op wf_op_lane = {
 	.doc   = "y[t,i] = x[t,(i/block*of+at)*block + i%block]",
 	.kind  = WF_MOVE,
 	.nin   = 1,
-	.attr  = "of at block",
+	.attr  = "of# at# block#",
 	.shape = shape,
 	.eval  = eval,
 	.cost  = wf_map_cost,

@@ -53,7 +53,7 @@ const wf_op wf_op_matmul = {
 	.doc   = "y[t,m] = sum_k w[m,k] * x[t,k]",
 	.kind  = WF_DOT,
 	.nin   = 2,
-	.attr  = "wide=0",
+	.attr  = "wide#=0",
 	.shape = shape,
 	.eval  = eval,
 	.cost  = cost,

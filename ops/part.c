@@ -26,7 +26,7 @@ const wf_op wf_op_part = {
 	.doc   = "y[r,..] = x[start+r,..], n of them",
 	.kind  = WF_MOVE,
 	.nin   = 1,
-	.attr  = "start n",
+	.attr  = "start# n#",
 	.shape = shape,
 	.eval  = rows_eval,
 	.source_row = source,

@@ -14,7 +14,7 @@ const wf_op wf_op_repack = {
 	.doc   = "y = x, stored in the backend's layout of that number",
 	.kind  = WF_MOVE,
 	.nin   = 1,
-	.attr  = "layout",
+	.attr  = "layout#",
 	.shape = layout_shape,
 	.eval  = rows_eval,
 	.source_row = source,

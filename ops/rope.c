@@ -56,7 +56,7 @@ const wf_op wf_op_rope = {
 	.kind   = WF_ROW,
 	.nin    = 3,
 	.numbers = 1 << 1,
-	.attr   = "pairs=0 mscale=1",
+	.attr   = "pairs#=0 mscale=1",
 	.shape  = shape,
 	.eval   = eval,
 	.span   = span,

@@ -79,7 +79,7 @@ const wf_op wf_op_rope_freqs = {
 	.doc    = "y[i] = theta^(-2i/n), i up to half of n, rounded up; stretched: type 0 not, 1 linear, 2 llama3, 3 yarn (low, high: its slow and fast beta; truncate: to whole dims)",
 	.source = "Su et al. 2021, arXiv 2104.09864; YaRN, arXiv 2309.00071",
 	.kind   = WF_LEAF,
-	.attr   = "n type=0 theta=10000 factor=0 low=0 high=0 orig=0 truncate=1",
+	.attr   = "n# type#=0 theta=10000 factor=0 low=0 high=0 orig=0 truncate#=1",
 	.shape  = shape,
 	.eval   = eval,
 	.cost   = no_cost,

@@ -98,7 +98,7 @@ const wf_op wf_op_route = {
 	.kind   = WF_ROUTE,
 	.nin    = 1,
 	.nopt   = 1,
-	.attr   = "k sigmoid=0 groups=0 group_k=0 group_best=2",
+	.attr   = "k# sigmoid#=0 groups#=0 group_k#=0 group_best#=2",
 	.shape  = shape,
 	.eval   = eval,
 	.span   = span,

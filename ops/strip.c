@@ -31,7 +31,7 @@ const wf_op wf_op_strip = {
 	.doc   = "y[r,..] = x[r/n*group + start + r%n,..]",
 	.kind  = WF_MOVE,
 	.nin   = 1,
-	.attr  = "group start n",
+	.attr  = "group# start# n#",
 	.shape = shape,
 	.eval  = rows_eval,
 	.source_row = source,

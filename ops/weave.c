@@ -30,7 +30,7 @@ const wf_op wf_op_weave = {
 	.doc   = "y = block rows of a, block rows of b, and so on",
 	.kind  = WF_MOVE,
 	.nin   = 2,
-	.attr  = "block",
+	.attr  = "block#",
 	.shape = shape,
 	.eval  = rows_eval,
 	.source_row = source,

@@ -136,6 +136,8 @@ refused() {
 refused 'mix (heads $x n=2) %1' "mix: operand 1 is of whole numbers"
 refused 'experts @w (cols $x start=0 n=4) %1 n=3' "experts: chosen among 8 experts, of which there are 3"
 refused 'gates (cols $x start=0 n=4) %1' "gates: chosen among 8 experts, of which there are 4"
+refused 'heads $x n=2.5' "heads: n is 2.5, expected a whole number"
+refused 'cols $x start=1e300 n=4' "cols: start is 1e+300, expected a whole number"
 check "emit needs sources" says "--backend cuda" 1 $weft dump -m $golden --backend cpu --stage emit
 
 # a dump that runs: for as many rows as it takes, a kernel taken apart, values that have no place yet
