@@ -502,6 +502,7 @@ const struct wf_kvclass *wf_slab_class(const wf_slab *, int cls);
 int64_t  wf_slab_npage(const wf_slab *, int cls);
 size_t   slab_page_bytes(const struct wf_kvclass *, int page_tokens);
 size_t   slab_layer_bytes(const struct wf_kvclass *, int page_tokens);  /* K and V of one layer in a page */
+int32_t  seq_first(const wf_slab *, int cls, int64_t len);          /* first block the token at position len sees */
 void     wf_slab_stats(const wf_slab *, int cls, struct wf_slab_stats *);
 int      slab_verify(const wf_slab *, wf_error *);     /* every count agrees: tests, debug builds */
 int      wf_slab_grow(wf_slab *, int cls, int64_t npage);   /* npage more at the end; -1 when out of host memory */
@@ -538,6 +539,7 @@ struct wf_exec_opt {
 	const char *isa;                      /* CPU: avx512, avx2, plain; NULL the best */
 	wf_dtype compute;                     /* what products read activations as; WF_NDTYPE: the fastest that fits the weights */
 	wf_slab *slab;
+	int64_t ctx;                          /* tokens of the longest sequence, where windows let it outgrow the slab's pages; 0: not so */
 	const char *cache;                    /* CUDA: kernel cache folder; NULL none */
 	int device;                           /* CUDA: ordinal */
 	bool no_graph, sync;                  /* CUDA: launch kernels one by one; and wait after each */

@@ -76,7 +76,6 @@ void    slab_drop(wf_slab *, int cls, int32_t page);
 void    slab_push(struct pool *, struct list *, int32_t page, bool front);
 
 /* seq.c */
-int32_t seq_first(const wf_slab *, int cls, int64_t len);  /* first block the token at position len sees */
 int     seq_room(const wf_slab *, wf_seq *, int32_t nblock);
 void    seq_rewind(wf_slab *, wf_seq *, int32_t npub);     /* tip back to block npub */
 

@@ -16,10 +16,10 @@ static int64_t blocks_of(int64_t len, int page_tokens)
 	return (len + page_tokens - 1) / page_tokens;
 }
 
-/* Page numbers of a class for n sequences. */
-static int64_t most_pages(const wf_slab *slab, int64_t n)
+/* Page numbers of a class for n sequences.  Where every layer has a window, sequences outgrow the pages there are. */
+static int64_t most_pages(const wf_slab *slab, int64_t ctx, int64_t n)
 {
-	int64_t blocks = 0, pages;
+	int64_t blocks = blocks_of(ctx, wf_slab_page_tokens(slab)), pages;
 
 	for (int c = 0; c < wf_slab_nclass(slab); c++)
 		if (wf_slab_npage(slab, c) > blocks)
@@ -35,10 +35,10 @@ static int64_t counts_room(const wf_plan *plan)
 	return 2 * TABLE_MAXCOUNT * (rows < 64 ? rows : 64);
 }
 
-size_t bind_bytes(const wf_plan *plan, const wf_slab *slab)
+size_t bind_bytes(const wf_plan *plan, const wf_slab *slab, int64_t ctx)
 {
 	int64_t words = 3 * plan->opt.max_tokens + plan->opt.max_rows + 2 * plan->opt.max_seqs + 1 +
-		wf_slab_nclass(slab) * most_pages(slab, plan->opt.max_seqs) + counts_room(plan);
+		wf_slab_nclass(slab) * most_pages(slab, ctx, plan->opt.max_seqs) + counts_room(plan);
 
 	return sizeof(struct table) + (size_t)words * 4 + (size_t)(10 + TABLE_MAXCLASS) * 16 +
 		(size_t)plan->opt.max_rows * sizeof(struct table_pick);
@@ -88,29 +88,38 @@ static void pack(struct packer *p, const int32_t *from, size_t n, const int **de
 		memcpy(to, from, n * 4);
 }
 
-static int64_t longest(const struct packer *p, const wf_batch *b)
+/* Blocks that some sequence of the step still sees or writes: [first, end). */
+struct blocks { int64_t first, end; };
+
+static struct blocks blocks_seen(const wf_slab *slab, const wf_batch *b, int c)
 {
-	int64_t stride = 1;
+	struct blocks seen = {INT64_MAX, 1};
 
 	for (int s = 0; s < b->nseq; s++) {
-		int64_t n = blocks_of(b->seq_len[s], wf_slab_page_tokens(p->e->opt.slab));
-		stride = n > stride ? n : stride;
+		int64_t first = seq_first(slab, c, b->seq_len[s] - (b->seq_start[s + 1] - b->seq_start[s]));
+		int64_t end = blocks_of(b->seq_len[s], wf_slab_page_tokens(slab));
+		seen.first = first < seen.first ? first : seen.first;
+		seen.end = end > seen.end ? end : seen.end;
 	}
-	return stride;
+	return b->nseq ? seen : (struct blocks){0, 1};
 }
 
+/* Rows of page numbers, of which what no sequence sees any more is left out: kernels count from block 0 all the same. */
 static int pack_pages(struct packer *p, const wf_batch *b, int c, struct table *t)
 {
 	const wf_slab *slab = p->e->opt.slab;
 	int nclass = wf_slab_nclass(slab), page_tokens = wf_slab_page_tokens(slab);
-	int64_t stride = longest(p, b), room = most_pages(slab, p->e->base.plan->opt.max_seqs);
+	struct blocks seen = blocks_seen(slab, b, c);
+	int64_t stride = seen.end - seen.first, room = most_pages(slab, p->e->opt.ctx, p->e->base.plan->opt.max_seqs);
 
 	if (stride * b->nseq > room)
 		return wf_fail(p->e->base.err, "cuda: %d sequences of up to %lld pages, room for %lld page numbers", b->nseq,
 			(long long)stride, (long long)room);
 	int *page = reserve(p, (size_t)(stride * b->nseq), &t->kv[c].page);
 	for (int s = 0; s < b->nseq; s++)
-		memcpy(page + s * stride, b->page[s * nclass + c], (size_t)blocks_of(b->seq_len[s], page_tokens) * 4);
+		memcpy(page + s * stride, b->page[s * nclass + c] + seen.first,
+			(size_t)(blocks_of(b->seq_len[s], page_tokens) - seen.first) * 4);
+	t->kv[c].page = (const int *)((uintptr_t)t->kv[c].page - (uintptr_t)seen.first * 4);
 	t->kv[c].stride = (int)stride;
 	t->kv[c].base = (unsigned char *)(uintptr_t)p->e->memory.kv_base[c];
 	t->kv[c].bytes = slab_page_bytes(wf_slab_class(slab, c), page_tokens);

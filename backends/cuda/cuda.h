@@ -504,7 +504,7 @@ void ring_close(struct cuda_exec *);
 int *ring_slot(const struct cuda_exec *);             /* where the step to come leaves its tokens */
 int  ring_sent(struct cuda_exec *);                   /* it is queued */
 const int32_t *ring_read(struct cuda_exec *);
-size_t bind_bytes(const wf_plan *, const wf_slab *);
+size_t bind_bytes(const wf_plan *, const wf_slab *, int64_t ctx);
 /* launch.c: kernels one by one, or a whole bucket as a graph. */
 int  launch_open(struct cuda_exec *);
 void launch_close(struct cuda_exec *);

@@ -93,7 +93,7 @@ static int lay_out_work(struct cuda_exec *e)
 	m->counters = take(&at, n.counters);
 	m->chosen = take(&at, (size_t)plan->opt.max_rows * 4);
 	m->workspace = n.blas ? take(&at, CUDA_WORKSPACE) : 0;
-	m->table_bytes = bind_bytes(plan, e->opt.slab);
+	m->table_bytes = bind_bytes(plan, e->opt.slab, e->opt.ctx);
 	m->table = take(&at, m->table_bytes);
 	m->work_bytes = at;
 	return 0;

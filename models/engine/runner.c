@@ -85,6 +85,7 @@ wf_runner *wf_runner_new(wf_error *err, wf_plan *plan, const struct wf_runner_op
 	if (!r->slab || make_arrays(r))
 		goto fail;
 	exec.slab = r->slab;
+	exec.ctx = opt->ctx;
 	r->exec = plan->backend->open(plan->backend, plan, err, &exec);
 	if (!r->exec)
 		goto fail;

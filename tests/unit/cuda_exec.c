@@ -19,10 +19,11 @@ static bool can_run(void)
 	return fake != NULL;
 }
 
-static int open_side(struct side *a, int seqs, struct wf_exec_opt exec)
+static int open_window(struct side *a, int seqs, int window, struct wf_exec_opt exec)
 {
 	wf_config c = config_of(&small);
 
+	c.window = window;
 	side_open_as(a, &wf_arch_llama, &c, WF_F16, WF_F16, WF_F16, NULL);
 	a->plan = wf_plan_build(a->g, wf_rules, &wf_backend_cuda, &(struct wf_plan_opt){.max_tokens = 4 * seqs, .max_seqs = seqs,
 		.max_rows = seqs, .verify = true});
@@ -30,6 +31,11 @@ static int open_side(struct side *a, int seqs, struct wf_exec_opt exec)
 		return -1;
 	a->runner = wf_runner_new(&a->err, a->plan, &(struct wf_runner_opt){.ctx = 1024, .exec = exec});
 	return a->runner ? 0 : -1;
+}
+
+static int open_side(struct side *a, int seqs, struct wf_exec_opt exec)
+{
+	return open_window(a, seqs, 0, exec);
 }
 
 static int step(struct side *a, wf_seq **seq, int n, int tokens)
@@ -126,6 +132,40 @@ static void table_says_the_batch(void **state)
 	assert_int_not_equal(t->kv[0].page[0], t->kv[0].page[1]);
 	assert_ptr_equal(t->kv[0].base, (void *)(uintptr_t)e->memory.kv_base[0]);
 	side_close(&a);
+}
+
+/* Where every layer has a window, sequences have more blocks than there are pages, and in the end more tokens than the
+ * context: the table has the pages of what is seen, each where kernels look for it. */
+static void windows_outgrow_the_pages(void **state)
+{
+	struct side a;
+	wf_seq *seq[2];
+	int n;
+
+	(void)state;
+	if (!can_run())
+		skip();
+	if (open_window(&a, 2, 100, (struct wf_exec_opt){.threads = 2}))
+		fail_msg("%s", a.err.text);
+	make_seqs(&a, seq, 2);
+	const struct cuda_exec *e = (const struct cuda_exec *)wf_runner_exec(a.runner);
+	const struct table *t = (const struct table *)(uintptr_t)e->memory.table;
+	wf_slab *slab = wf_runner_slab(a.runner);
+	for (int len = 8; len <= 960; len += 8)
+		assert_int_equal(step(&a, seq, 1, 8), 0);
+	assert_true(wf_slab_npage(slab, 0) < 960 / wf_slab_page_tokens(slab));
+	for (int k = 0; k < 150; k++) {
+		int both = k % 2 && wf_seq_len(seq[0]) <= 1016 ? 2 : 1;
+		assert_int_equal(step(&a, seq, both, 4), 0);
+		for (int s = 0; s < both; s++) {
+			const int32_t *page = wf_seq_pages(seq[s], 0, &n);
+			for (int i = seq_first(slab, 0, wf_seq_len(seq[s]) - 4); i < n; i++)
+				assert_int_equal(t->kv[0].page[s * t->kv[0].stride + i], page[i]);
+		}
+	}
+	assert_true(wf_seq_len(seq[0]) > 1500);
+	side_close(&a);
+	assert_int_equal(fake->live, 0);
 }
 
 /* Every kernel of a decode step, in the plan's order, each allowed to start early. */
@@ -305,6 +345,7 @@ int main(void)
 		cmocka_unit_test(step_allocates_nothing),
 		cmocka_unit_test(three_device_allocations),
 		cmocka_unit_test(table_says_the_batch),
+		cmocka_unit_test(windows_outgrow_the_pages),
 		cmocka_unit_test(attention_by_new_tokens),
 		cmocka_unit_test(host_runs_ahead),
 		cmocka_unit_test(too_little_memory_is_told),
