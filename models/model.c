@@ -288,7 +288,9 @@ void wf_model_close(wf_model *m)
 /* Weights that were published in f16 say that the residual fits it: then it need not be f32, and prompts are 2 % faster. */
 static wf_dtype sum_type(const wf_model *m)
 {
-	return m->act == WF_F16 && m->config.dtype == WF_F16 && !m->config.gguf ? WF_F16 : WF_F32;
+	bool fits = m->config.dtype == WF_F16 && !m->config.gguf && !m->arch->loud;
+
+	return m->act == WF_F16 && fits ? WF_F16 : WF_F32;
 }
 
 wf_graph *wf_model_graph(const wf_model *m, wf_arena *arena, wf_error *err)

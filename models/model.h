@@ -205,6 +205,7 @@ struct wf_arch {
 	const struct wf_key *keys;            /* beyond the common ones, {0} at the end */
 	const struct wf_name *names;          /* HF tensor names, {0} at the end */
 	int act;                              /* enum wf_activation, where the file names none */
+	bool loud;                            /* its residual is known to leave f16, whatever type a file is in */
 	/* last word over the config once keys are read (derived values, consistency); may be NULL */
 	int (*finish)(wf_config *, wf_error *);
 	void (*build)(wf_graph *, const wf_config *);

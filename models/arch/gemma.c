@@ -98,6 +98,7 @@ const wf_arch wf_arch_gemma2 = {
 	.hf     = (const char *const[]){"gemma2", NULL},
 	.gguf   = (const char *const[]){"gemma2", NULL},
 	.act    = WF_GELU_TANH,
+	.loud   = true,
 	.keys   = (const struct wf_key[]){
 		{"head_dim", "attention.key_length", AT(hdim), 'i', 1, 4096, 256},
 		{"query_pre_attn_scalar", NULL, AT(attn_scale), 'f', 1e-6, 1e6, 256},
@@ -120,6 +121,7 @@ const wf_arch wf_arch_gemma3 = {
 	.hf     = (const char *const[]){"gemma3_text", "gemma3", NULL},
 	.gguf   = (const char *const[]){"gemma3", NULL},
 	.act    = WF_GELU_TANH,
+	.loud   = true,
 	.keys   = (const struct wf_key[]){
 		{"num_attention_heads", "attention.head_count", AT(nhead), 'i', 1, 4096, 8},
 		{"num_key_value_heads", "attention.head_count_kv", AT(nkv), 'i', 1, 4096, 4},

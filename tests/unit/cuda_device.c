@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "gpu.h"
+#include "quants.h"
 
 enum { SEQS = 5, STEPS = 5, TOKENS = 40 };
 
@@ -176,63 +177,9 @@ static void the_residual_may_leave_f16(void **unused)
 
 /* ---- quantised weights: rows of real blocks ---- */
 
-struct quant { wf_weights weights; int n; struct { const char *name; struct wf_blob blob; } one[64]; };
-
-static int find(const wf_weights *w, const char *name, struct wf_blob *out)
+static bool is_matrix(const wf_tensor *t)
 {
-	const struct quant *q = (const struct quant *)w;
-
-	for (int i = 0; i < q->n; i++)
-		if (!strcmp(q->one[i].name, name)) {
-			*out = q->one[i].blob;
-			return 0;
-		}
-	return -1;
-}
-
-static uint8_t *read_blocks(wf_dtype type, size_t bytes)
-{
-	const char *shared = getenv("WEFT_SHARED");
-	char path[256], name[16];
-	uint8_t *data = malloc(bytes);
-
-	snprintf(name, sizeof name, "%s", wf_dtypes[type].name);
-	for (char *c = name; *c; c++)
-		*c = (char)(*c >= 'a' && *c <= 'z' ? *c - 32 : *c);
-	snprintf(path, sizeof path, "%s/quants/%s.bin", shared ? shared : "../shared", name);
-	FILE *f = fopen(path, "rb");
-	bool whole = f && fread(data, 1, bytes, f) == bytes;
-	if (f)
-		fclose(f);
-	if (whole)
-		return data;
-	free(data);
-	return NULL;
-}
-
-/* Every matrix of the model from the 64 rows of 256 values there are, turned round. */
-static void make_quantised(struct quant *q, struct side *like, wf_dtype type, const uint8_t *blocks)
-{
-	size_t row = wf_row_bytes(type, 256);
-
-	q->weights.find = find;
-	for (int i = 0; i < like->g->nnode; i++) {
-		const wf_tensor *t = like->g->node[i];
-		if (t->op != &wf_op_weight)
-			continue;
-		struct wf_blob *b = &q->one[q->n].blob;
-		q->one[q->n++].name = t->name;
-		like->g->weights->find(like->g->weights, t->name, b);
-		if (t->ndim < 2 || t->dim[1] % 256)
-			continue;
-		int64_t per = t->dim[1] / 256;
-		uint8_t *data = wf_alloc_n(like->arena, (size_t)(t->dim[0] * per), row);
-		for (int64_t k = 0; k < t->dim[0] * per; k++)
-			memcpy(data + (size_t)k * row, blocks + (size_t)((k * 7 + i) % 64) * row, row);
-		b->dtype = type;
-		b->data = data;
-		b->bytes = (size_t)(t->dim[0] * per) * row;
-	}
+	return t->ndim > 1;
 }
 
 static void quantised_plans_match(void **unused)
@@ -246,16 +193,13 @@ static void quantised_plans_match(void **unused)
 	for (int type = WF_Q4_0; type < WF_NDTYPE; type++) {
 		if (!is_tried(type - WF_Q4_0))
 			continue;
-		uint8_t *blocks = read_blocks((wf_dtype)type, 64 * wf_row_bytes((wf_dtype)type, 256));
+		uint8_t *blocks = quant_read((wf_dtype)type);
 		static struct quant q;
 		struct side like;
-		if (!blocks) {
-			print_message("no sample blocks of %s\n", wf_dtypes[type].name);
+		if (!blocks)
 			continue;
-		}
 		side_open(&like, &wf_arch_llama, &c, WF_F32, WF_F32);
-		memset(&q, 0, sizeof q);
-		make_quantised(&q, &like, (wf_dtype)type, blocks);
+		quant_make(&q, &like, (wf_dtype)type, blocks, is_matrix);
 		/* the blocks hold values too large for f16, and for much precision: with scores in the thousands a tie between
 		 * two keys can cost f32 5e-8 (bounds that know how exact a product can be: cuda_ops) */
 		expect(wf_dtypes[type].name, &shape, &(struct options){.weights = (wf_dtype)type, .kv = WF_F32, .act = WF_F32,

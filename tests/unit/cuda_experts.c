@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <cmocka.h>
 #include "gpu.h"
+#include "quants.h"
 
 enum { VOCAB = 331, SEQS = 4, MOST = 600 };
 
@@ -201,63 +202,9 @@ static void half_blocks_are_close(void **unused)
 
 /* ---- quantised weights: rows of real blocks ---- */
 
-struct quant { wf_weights weights; int n; struct { const char *name; struct wf_blob blob; } one[16]; };
-
-static int find(const wf_weights *w, const char *name, struct wf_blob *out)
+static bool is_of_experts(const wf_tensor *t)
 {
-	const struct quant *q = (const struct quant *)w;
-
-	for (int i = 0; i < q->n; i++)
-		if (!strcmp(q->one[i].name, name)) {
-			*out = q->one[i].blob;
-			return 0;
-		}
-	return -1;
-}
-
-static uint8_t *read_blocks(wf_dtype type, size_t bytes)
-{
-	const char *shared = getenv("WEFT_SHARED");
-	char path[256], name[16];
-	uint8_t *data = malloc(bytes);
-
-	snprintf(name, sizeof name, "%s", wf_dtypes[type].name);
-	for (char *c = name; *c; c++)
-		*c = (char)(*c >= 'a' && *c <= 'z' ? *c - 32 : *c);
-	snprintf(path, sizeof path, "%s/quants/%s.bin", shared ? shared : "../shared", name);
-	FILE *f = fopen(path, "rb");
-	bool whole = f && fread(data, 1, bytes, f) == bytes;
-	if (f)
-		fclose(f);
-	if (whole)
-		return data;
-	free(data);
-	return NULL;
-}
-
-/* The experts' matrices from the 64 rows of 256 values there are. */
-static void make_quantised(struct quant *q, struct side *like, wf_dtype type, const uint8_t *blocks)
-{
-	size_t row = wf_row_bytes(type, 256);
-
-	q->weights.find = find;
-	for (int i = 0; i < like->g->nnode; i++) {
-		const wf_tensor *t = like->g->node[i];
-		if (t->op != &wf_op_weight)
-			continue;
-		struct wf_blob *b = &q->one[q->n].blob;
-		q->one[q->n++].name = t->name;
-		like->g->weights->find(like->g->weights, t->name, b);
-		if (wf_last(t) % 256 || strstr(t->name, ".bias") || !strcmp(t->name, "rows.weight"))
-			continue;
-		int64_t n = wf_nelem(t) / 256;
-		uint8_t *data = wf_alloc_n(like->arena, (size_t)n, row);
-		for (int64_t k = 0; k < n; k++)
-			memcpy(data + (size_t)k * row, blocks + (size_t)((k * 7 + i) % 64) * row, row);
-		b->dtype = type;
-		b->data = data;
-		b->bytes = (size_t)n * row;
-	}
+	return !strstr(t->name, ".bias") && strcmp(t->name, "rows.weight");
 }
 
 static void quantised_blocks_match(void **unused)
@@ -268,21 +215,16 @@ static void quantised_blocks_match(void **unused)
 	if (!has_gpu())
 		skip();
 	for (int type = WF_Q4_0; type < WF_NDTYPE; type++) {
-		uint8_t *blocks = read_blocks((wf_dtype)type, 64 * wf_row_bytes((wf_dtype)type, 256));
+		if (!is_tried(type - WF_Q4_0))
+			continue;
+		uint8_t *blocks = quant_read((wf_dtype)type);
 		static struct quant q;
 		struct side like;
-		if (!blocks) {
-			print_message("no sample blocks of %s\n", wf_dtypes[type].name);
+		if (!blocks)
 			continue;
-		}
-		if (!is_tried(type - WF_Q4_0)) {
-			free(blocks);
-			continue;
-		}
 		now = (struct block){.dim = 256, .ffn = 256, .n = 5, .k = 2, .style = (enum style)(type % NSTYLE), .tall = type % 2};
 		side_open(&like, &arch, &c, WF_F32, WF_F32);
-		memset(&q, 0, sizeof q);
-		make_quantised(&q, &like, (wf_dtype)type, blocks);
+		quant_make(&q, &like, (wf_dtype)type, blocks, is_of_experts);
 		expect(&(struct options){.weights = (wf_dtype)type, .act = WF_F32, .from = &q.weights, .most = 64}, 1e-9);
 		if (type % 2 == 0)
 			expect(&(struct options){.weights = (wf_dtype)type, .act = WF_BF16, .from = &q.weights, .most = 130}, 5e-2);
