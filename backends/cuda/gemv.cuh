@@ -176,8 +176,9 @@ template <typename F> __device__ inline void load_x(const args &p, int first, in
 }
 
 #if NORM
-/* The norm's own vectors, loaded before the weights are asked for where a thread has room for them. */
-enum { EARLY = RUNS <= 2 };
+/* The norm's own vectors, loaded before the weights are asked for where a thread has room for them: beside the means and
+ * sums of eight tokens whose columns are loaded anew it has none. */
+enum { EARLY = RUNS <= 2 && (KEPT || !ROW_CENTRED) };
 
 struct norm_vectors { vectors w[EARLY ? RUNS : 1]; };
 
