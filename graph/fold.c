@@ -177,11 +177,14 @@ static wf_tensor *rebuild(struct folder *f, wf_tensor *t)
 /* ---- types ---- */
 
 /* Where activations are f16, products and tables of bf16 weights are read as f16 too: the units multiply one type. */
+static bool wants_half(const struct folder *f)
+{
+	return f->half && f->g->act == WF_F16;
+}
+
 static wf_tensor *as_half(struct folder *f, wf_tensor *t)
 {
-	bool dense = t->op == &wf_op_weight && t->dtype == WF_BF16 && t->ndim > 1;
-
-	return dense && f->half && f->g->act == WF_F16 ? node(f, t, f->half, &t, 1, NULL) : t;
+	return t->op == &wf_op_weight && t->dtype == WF_BF16 && t->ndim > 1 ? node(f, t, f->half, &t, 1, NULL) : t;
 }
 
 /* ---- layouts ---- */
@@ -229,5 +232,7 @@ int fold_run(wf_plan *plan)
 		.lane = wf_op_find(ops, "lane"), .repack = wf_op_find(ops, "repack"), .half = wf_op_find(ops, "half")};
 
 	graph_sweep(plan->g);
-	return each(&f, as_half, false) || each(&f, NULL, true) || each(&f, with_layout, false) ? -1 : 0;
+	if (wants_half(&f) && each(&f, as_half, false))
+		return -1;
+	return each(&f, NULL, true) || each(&f, with_layout, false) ? -1 : 0;
 }

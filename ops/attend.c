@@ -20,8 +20,8 @@ static int shape(wf_graph *g, wf_tensor *y)
 	if (y->nin > 3 && (y->in[3]->ndim != 1 || y->in[3]->dim[0] != q->dim[1]))
 		return wf_fail(g->err, "attend: %lld sinks for %lld heads (%s)", (long long)y->in[3]->dim[0],
 			(long long)q->dim[1], g->scope);
-	if (kept > 0 && (window <= 0 || window > floor(kept)))
-		return wf_fail(g->err, "attend: a window of %g, the cache keeps the last %g (%s)", window, floor(kept), g->scope);
+	if (kept > 0 && (window <= 0 || window > kept))
+		return wf_fail(g->err, "attend: a window of %g, the cache keeps the last %g (%s)", window, kept, g->scope);
 	y->dim[2] = kv->in[1]->dim[2];
 	return 0;
 }

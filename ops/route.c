@@ -13,7 +13,7 @@ static int shape(wf_graph *g, wf_tensor *y)
 
 	if (x->ndim != 2 || n > MAXEXPERT || k < 1 || k > n)
 		return wf_fail(g->err, "route: %g of %g experts, at most %d (%s)", k, n, MAXEXPERT, g->scope);
-	if (groups > 0 && (groups < 1 || groups > n || (int64_t)n % (int64_t)groups || y->attr[GROUPK] < 1 || y->attr[GROUPK] > groups ||
+	if (groups > 0 && (groups > n || (int64_t)n % (int64_t)groups || y->attr[GROUPK] < 1 || y->attr[GROUPK] > groups ||
 	    k > n / groups * y->attr[GROUPK]))
 		return wf_fail(g->err, "route: %g of %g groups of %g experts (%s)", y->attr[GROUPK], groups, n, g->scope);
 	if (y->nin > 1 && (y->in[1]->ndim != 1 || y->in[1]->dim[0] != x->dim[1]))

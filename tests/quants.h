@@ -1,4 +1,4 @@
-/* quants.h - quantised weights for tests on a GPU: real blocks, 64 rows of 256 values of a type. */
+/* quants.h - the shared samples of quantised blocks, and weights made of them: 64 rows of 256 values of a type. */
 #ifndef TESTS_QUANTS_H
 #define TESTS_QUANTS_H
 
@@ -20,23 +20,34 @@ static inline int quant_find(const wf_weights *w, const char *name, struct wf_bl
 	return -1;
 }
 
-/* The rows there are of a type, to be freed; NULL where the shared files are not. */
-static inline uint8_t *quant_read(wf_dtype type)
+/* A file of the shared blocks, Q4_0.bin say, to be freed; NULL where they are not. */
+static inline void *quant_file(wf_dtype type, const char *ext, size_t *bytes)
 {
+	enum { MOST = 1 << 20 };
 	const char *shared = getenv("WEFT_SHARED");
-	size_t bytes = QUANT_ROWS * wf_row_bytes(type, QUANT_COLS);
-	char path[256], name[16];
-	uint8_t *data = malloc(bytes);
+	char path[512], name[16];
 
 	snprintf(name, sizeof name, "%s", wf_dtypes[type].name);
 	for (char *c = name; *c; c++)
 		*c = (char)(*c >= 'a' && *c <= 'z' ? *c - 32 : *c);
-	snprintf(path, sizeof path, "%s/quants/%s.bin", shared ? shared : "../shared", name);
+	snprintf(path, sizeof path, "%s/quants/%s.%s", shared ? shared : "../shared", name, ext);
 	FILE *f = fopen(path, "rb");
-	bool whole = f && fread(data, 1, bytes, f) == bytes;
-	if (f)
-		fclose(f);
-	if (whole)
+	if (!f)
+		return NULL;
+	void *data = malloc(MOST);
+	assert_non_null(data);
+	*bytes = fread(data, 1, MOST, f);
+	fclose(f);
+	return data;
+}
+
+/* The rows there are of a type, to be freed; NULL where the shared files are not. */
+static inline uint8_t *quant_read(wf_dtype type)
+{
+	size_t bytes = 0;
+	uint8_t *data = quant_file(type, "bin", &bytes);
+
+	if (bytes >= QUANT_ROWS * wf_row_bytes(type, QUANT_COLS))
 		return data;
 	print_message("no sample blocks of %s\n", wf_dtypes[type].name);
 	free(data);

@@ -143,9 +143,12 @@ static bool is_halved(const wf_tensor *t)
 /* Entry r of t along dimension 0, followed through layouts to a weight; NULL when it is computed. */
 static const wf_tensor *follow(const wf_tensor *t, int64_t r, int64_t *at)
 {
-	while (t->op->source_row || is_halved(t)) {
-		int k = is_halved(t) ? 0 : t->op->source_row(t, r, at);
-		r = is_halved(t) ? r : *at;
+	while (t->op->source_row || (t->op != &wf_op_weight && is_halved(t))) {
+		int k = 0;
+		if (t->op->source_row) {
+			k = t->op->source_row(t, r, at);
+			r = *at;
+		}
 		t = t->in[k];
 	}
 	*at = r;

@@ -26,7 +26,7 @@ struct table {
 	const int *seq_len;           /* [nseq] tokens cached once this step is done */
 	struct table_pages {
 		unsigned char *base;          /* the class's slab */
-		const int *page;              /* [nseq][stride] page of each block of page_tokens */
+		const int *page;              /* [nseq][stride] page of each block of page_tokens; not there: what none sees */
 		unsigned long long bytes;     /* of a page, all layers */
 		int stride;
 	} kv[TABLE_MAXCLASS];

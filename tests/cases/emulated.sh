@@ -1,7 +1,8 @@
 #!/bin/sh
 # emulated.sh - CUDA kernels run without a GPU: the stand-in driver calls pages compiled as C++
-# (tests/emulate.h).  Random graphs, attention, experts, whole models, weights as they are loaded, golden models and a text with it, some
-# as an A100 would have them and some as an H100; EMULATED: per cent of what runs on a GPU, in place of each one's own.
+# (tests/emulate.h).  Random graphs, attention, experts, whole models, weights as they are loaded, golden models and a
+# text with it, some as an A100 would have them and some as an H100; EMULATED: per cent of what runs on a GPU, in place
+# of each one's own.
 . tests/cases/case.sh.inc
 
 if [ -n "$SAN" ] || ! command -v g++ > /dev/null || ! sh tests/fakecuda.sh "$tmp/fake" 2> /dev/null; then

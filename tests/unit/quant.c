@@ -1,48 +1,26 @@
 /* quant.c - decoders against the reference blocks, to the bit; conversions over their whole range. */
-#include "graph/graph.h"
+#include "harness.h"
 
 #include <math.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 
-static void *slurp(const char *name, const char *ext, size_t *bytes)
-{
-	const char *shared = getenv("WEFT_SHARED");
-	char path[512];
-
-	snprintf(path, sizeof path, "%s/quants/%s.%s", shared ? shared : "../shared", name, ext);
-	FILE *f = fopen(path, "rb");
-	if (!f)
-		return NULL;
-	char *data = malloc(1 << 20);
-	assert_non_null(data);
-	*bytes = fread(data, 1, 1 << 20, f);
-	fclose(f);
-	return data;
-}
-
-static void upper(char *out, const char *name)
-{
-	do
-		*out++ = (char)(*name >= 'a' && *name <= 'z' ? *name - 32 : *name);
-	while (*name++);
-}
+#include "quants.h"
 
 static void blocks_decode_exactly(void **state)
 {
 	(void)state;
 	for (wf_dtype t = WF_Q4_0; t < WF_NDTYPE; t++) {
-		char name[16];
 		size_t nbin, nf32;
-		upper(name, wf_dtypes[t].name);
-		void *bin = slurp(name, "bin", &nbin);
+		void *bin = quant_file(t, "bin", &nbin);
 		if (!bin) {
 			print_message("no quants under WEFT_SHARED\n");
 			skip();
 		}
-		float *want = slurp(name, "f32", &nf32);
+		float *want = quant_file(t, "f32", &nf32);
 		assert_non_null(want);
 		int64_t n = (int64_t)(nf32 / sizeof(float));
 		assert_int_equal(n, 64 * 256);
@@ -53,7 +31,7 @@ static void blocks_decode_exactly(void **state)
 		wf_decode(t, got, odd + 1, n);
 		for (int64_t i = 0; i < n; i++)
 			if (memcmp(&got[i], &want[i], 4))
-				fail_msg("%s: value %lld is %.9g, expected %.9g", name, (long long)i, got[i], want[i]);
+				fail_msg("%s: value %lld is %.9g, expected %.9g", wf_dtypes[t].name, (long long)i, got[i], want[i]);
 		free(bin), free(want), free(odd), free(got);
 	}
 }
